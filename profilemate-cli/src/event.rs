@@ -1,0 +1,322 @@
+//! What flows from the capture to the aggregator: decoded events and the notes that give them meaning.
+//!
+//! A session's stream (live, or from `events.pmrec`) is a sequence of frames. A frame is either a raw record from the
+//! ring buffer ([`profilemate_common::record`]) or a [`Note`] written by the tracer itself: which process was
+//! attached, which method sits in which slot, how a program's fields are to be read. Decoding turns frames into
+//! [`Event`]s. Nothing behind this point reads a clock, a file or the environment.
+
+use serde::{Deserialize, Serialize};
+
+/// Something the tracer itself says, in the order in which it holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "note", rename_all = "snake_case")]
+pub enum Note {
+    /// First frame of a session.
+    Session(Session),
+    /// A process of the target is known, attached or not. A later note for the same pid replaces it.
+    Process(Process),
+    /// A method was bound to a slot.
+    Method(Method),
+    /// A method of the catalogue was not bound, and why.
+    Unbound {
+        /// Process.
+        pid: u32,
+        /// Catalogue id.
+        method: String,
+        /// In plain words.
+        reason: String,
+    },
+    /// A program was compiled for a slot: how its fields are read.
+    Program(Program),
+    /// The counters of a page's slots, read from the page.
+    Counters(Counters),
+    /// The cycle counter and the clock, read together; two of them give the length of a cycle.
+    Clock {
+        /// Cycle counter (TSC).
+        cycles: u64,
+        /// `CLOCK_MONOTONIC`.
+        monotonic_ns: u64,
+    },
+    /// The kernel side's own counts, summed over CPUs. A later note replaces it.
+    Ledger(Ledger),
+    /// A process has gone.
+    ProcessEnded {
+        /// Process.
+        pid: u32,
+        /// When it was noticed, `CLOCK_MONOTONIC`.
+        at_ns: u64,
+        /// In plain words.
+        reason: String,
+    },
+    /// A table has nothing to tell from the outset (`--without`, `--touch none`), and why.
+    NotCovered {
+        /// File name without `.csv`.
+        table: String,
+        /// In plain words.
+        reason: String,
+    },
+    /// Last frame.
+    Ended {
+        /// `CLOCK_MONOTONIC`.
+        at_ns: u64,
+        /// Wall clock, RFC 3339.
+        wall: String,
+        /// Why the session ended, in plain words: "interrupted", "duration reached", "target ended".
+        reason: String,
+    },
+}
+
+/// The head of a session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Version of the stream's format.
+    pub format: u32,
+    /// `session_<YYYYMMDD_HHMMSS>_<short id>`.
+    pub id: String,
+    /// `CLOCK_MONOTONIC` at the start; `timestamp_sec` of the tables counts from here.
+    pub started_ns: u64,
+    /// The same moment on the wall clock, RFC 3339.
+    pub started_wall: String,
+    /// The tracer's command line.
+    pub command: Vec<String>,
+    /// Host name.
+    pub host: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Tool version.
+    pub tool: String,
+}
+
+/// One process of the target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id as the tracer sees it.
+    pub pid: u32,
+    /// Parent process id.
+    pub parent: u32,
+    /// `api_server`, `engine_core`, `worker`, or `other`.
+    pub role: String,
+    /// Index of the engine (data parallel rank) that the process is or belongs to.
+    pub engine: Option<u32>,
+    /// Rank of a worker (tensor parallel).
+    pub rank: Option<u32>,
+    /// Process title or command.
+    pub title: String,
+    /// CPython version, `3.12.1`.
+    pub python: Option<String>,
+    /// vLLM version, `0.32.0`.
+    pub vllm: Option<String>,
+    /// Marker page, if attached. A forked child has its parent's.
+    pub page: Option<u16>,
+    /// `method_probes`, `helper`, or `none`.
+    pub technique: String,
+    /// Why the process is not (fully) attached, in plain words.
+    pub reason: Option<String>,
+}
+
+/// A method in a slot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Method {
+    /// Process in which it was bound.
+    pub pid: u32,
+    /// Marker page.
+    pub page: u16,
+    /// Slot of the page.
+    pub slot: u8,
+    /// Catalogue id, such as `scheduler.schedule`; `user.N` for `--method`.
+    pub id: String,
+    /// Python module.
+    pub module: String,
+    /// Qualified name in the module.
+    pub qualname: String,
+    /// Operation name for `cpu_operations_timing.csv`, if its calls are rows there.
+    pub operation: Option<String>,
+    /// Slot mode, see [`profilemate_common::page`].
+    pub mode: u32,
+}
+
+/// How the records of one compiled program are read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// The id that records carry.
+    pub id: u32,
+    /// Marker page.
+    pub page: u16,
+    /// Slot.
+    pub slot: u8,
+    /// Address of `None` in the process, to tell a `None` result.
+    pub none: u64,
+    /// Address of `True`.
+    pub true_: u64,
+    /// Address of `False`.
+    pub false_: u64,
+    /// The fields, in the order of [`profilemate_common::record::Fields`].
+    pub fields: Vec<Field>,
+}
+
+/// One field of a program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Field {
+    /// Name in the catalogue, or the user's.
+    pub name: String,
+    /// The path as written.
+    pub path: String,
+    /// What the record holds.
+    pub shape: Shape,
+}
+
+/// What a field's bytes mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// Signed 64-bit integer.
+    Int,
+    /// 0 or 1.
+    Bool,
+    /// Bits of a double.
+    Float,
+    /// Text in the blob.
+    Str,
+    /// Bytes in the blob.
+    Bytes,
+    /// An object's address: identity only.
+    Address,
+    /// Collection of integers.
+    Ints,
+    /// Collection of texts.
+    Strs,
+    /// Collection of addresses.
+    Addresses,
+    /// Collection of (key's address, integer).
+    Pairs,
+}
+
+/// Counters of one page.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Process whose copy of the page was read.
+    pub pid: u32,
+    /// Marker page.
+    pub page: u16,
+    /// When, `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// The slots in use; totals since the session attached.
+    pub slots: Vec<SlotCounters>,
+}
+
+/// Counters of one slot since the session attached.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SlotCounters {
+    /// Slot.
+    pub slot: u8,
+    /// Calls.
+    pub calls: u64,
+    /// Passes through the probed instruction.
+    pub marks: u64,
+    /// Summed durations in cycles (slots that count).
+    pub cycles: u64,
+    /// Non-empty buckets: (bucket, calls).
+    pub histogram: Vec<(u8, u32)>,
+}
+
+/// The kernel side's counts: `fired = delivered + lost + filtered`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Probe programs run.
+    pub fired: u64,
+    /// Records submitted to the ring buffer.
+    pub submitted: u64,
+    /// Records that found the ring buffer full.
+    pub lost: u64,
+    /// Runs that made no record on purpose (no program loaded for the slot).
+    pub filtered: u64,
+}
+
+/// A decoded event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A note of the tracer.
+    Note(Note),
+    /// A call of a probed method.
+    Call(Call),
+}
+
+/// A call of a probed method, before it was made or after it ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Marker page.
+    pub page: u16,
+    /// Slot; with the page it names the method ([`Method`]).
+    pub slot: u8,
+    /// Before or after.
+    pub phase: Phase,
+    /// When the probe ran, `CLOCK_MONOTONIC`.
+    pub ts_ns: u64,
+    /// Cycle counter when the call began.
+    pub entry_cycles: u64,
+    /// Cycle counter when it ended; 0 before.
+    pub return_cycles: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The fields, in the order of the program.
+    pub fields: Vec<Value>,
+    /// The program that the fields were read by; 0 if there was none yet.
+    pub program: u32,
+}
+
+/// Which event of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before the call.
+    Entry,
+    /// The call returned or raised.
+    Return,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not yet ([`Phase::Entry`]).
+    Pending,
+    /// It raised an exception.
+    Raised,
+    /// It returned `None`.
+    None,
+    /// It returned `True`.
+    True,
+    /// It returned `False`.
+    False,
+    /// It returned another object, at this address.
+    Object(u64),
+}
+
+/// A field's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `int`, or a length.
+    Int(i64),
+    /// `bool`.
+    Bool(bool),
+    /// `float`.
+    Float(f64),
+    /// `str`, or printable `bytes`.
+    Str(String),
+    /// An object's identity.
+    Address(u64),
+    /// Integers, and how many there were in truth.
+    Ints(Vec<i64>, u32),
+    /// Texts, and how many there were in truth.
+    Strs(Vec<String>, u32),
+    /// Identities, and how many there were in truth.
+    Addresses(Vec<u64>, u32),
+    /// (key's identity, integer), and how many there were in truth.
+    Pairs(Vec<(u64, i64)>, u32),
+    /// The object is `None`.
+    None,
+    /// Not read: one of the `STATUS_*` of [`profilemate_common::record`].
+    Absent(u8),
+}

@@ -1,0 +1,2 @@
+//! The `profilemate` command.
+fn main() {}

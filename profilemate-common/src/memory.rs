@@ -1,0 +1,9 @@
+//! Reading foreign memory, wherever it comes from.
+
+use bytemuck::Pod;
+
+/// A source of another process's memory: the kernel's `bpf_probe_read_user`, `process_vm_readv`, or recorded bytes.
+pub trait Memory {
+    /// Reads one `T` at `address`; `None` where the address is not readable.
+    fn read<T: Pod>(&self, address: u64) -> Option<T>;
+}

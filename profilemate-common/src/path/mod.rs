@@ -1,0 +1,133 @@
+//! Field paths, compiled: short lists of bounded reads that give a Python value without running any Python.
+//!
+//! A path such as `self.kv_cache_manager.block_pool.num_gpu_blocks` or `ret.num_scheduled_tokens:len` is compiled by
+//! the tracer against live objects into [`Op`]s. The kernel runs them at each event with one accumulator, the address
+//! of the current object. Each step checks what it relies on, so that a changed object makes the field absent with a
+//! status, never wrong.
+//!
+//! The field's last operation is [`CODE_LEAF`] or [`CODE_COLLECT`]; the ops of all fields of a method stand one
+//! behind the other in its [`Program`], and the n-th leaf ends the n-th field.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Ops of one program, all fields together.
+pub const OPS: usize = 128;
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Op {
+    /// One of the `CODE_*`.
+    pub code: u8,
+    /// For [`CODE_LEAF`] and for the items of [`CODE_COLLECT`]: one of the `LEAF_*`.
+    pub leaf: u8,
+    /// For [`CODE_COLLECT`] and [`LEAF_LEN`]: one of the `CONTAINER_*`.
+    pub container: u8,
+    /// For [`CODE_COLLECT`]: how the item is reached from the container's element: one of the `ELEMENT_*`.
+    pub element: u8,
+    /// [`CODE_ARGUMENT`]: position. [`CODE_ATTRIBUTE`], and elements that are attributes: index among the type's
+    /// shared keys, or [`NO_INDEX`].
+    pub index: u32,
+    /// Position in a combined dictionary's entries, or [`NO_INDEX`].
+    pub hint: u32,
+    /// [`CODE_LOAD`] and [`ELEMENT_LOAD`]: bytes to add. [`CODE_ITEM`]: item index. [`CODE_ATTRIBUTE`]: `tp_dictoffset`
+    /// (3.10), `tp_basicsize` (3.13+).
+    pub offset: i32,
+    /// Address of the interned key or argument name; for [`CODE_CONSTANT`] the object.
+    pub key: u64,
+    /// Address of the type that the object (or the collection's element) must have; 0 not checked.
+    pub expected: u64,
+}
+
+/// No index known.
+pub const NO_INDEX: u32 = u32::MAX;
+
+/// Accumulator := argument `index` by position, else the keyword argument named `key`; else `STATUS_NOT_PASSED`.
+/// With `index` [`NO_INDEX`] by keyword only.
+pub const CODE_ARGUMENT: u8 = 1;
+/// Accumulator := the call's result; `STATUS_NO_RESULT` if there is none.
+pub const CODE_RESULT: u8 = 2;
+/// Accumulator := `key`, an object known to live as long as the program (module dictionary, closure cell).
+pub const CODE_CONSTANT: u8 = 3;
+/// The object must have type `expected`; accumulator := its instance attribute `key`: from inline values or a split
+/// dictionary at `index`, from a combined dictionary at `hint` if the key there is `key`. Null: `STATUS_UNSET`.
+pub const CODE_ATTRIBUTE: u8 = 4;
+/// The object must have type `expected`; accumulator := the pointer at `offset` (slots, cells, C structures).
+pub const CODE_LOAD: u8 = 5;
+/// Accumulator := item `offset` of a tuple (or tuple subclass); bounds are checked.
+pub const CODE_TUPLE_ITEM: u8 = 6;
+/// Accumulator := item `offset` of a list; bounds are checked.
+pub const CODE_LIST_ITEM: u8 = 7;
+/// Accumulator := the value at position `hint` of a combined dictionary, if the key there is `key`.
+pub const CODE_DICT_VALUE: u8 = 8;
+/// Ends the field with the scalar `leaf` of the object. If the object is `None` (and `leaf` is not
+/// [`LEAF_ADDRESS`]): `STATUS_NONE`.
+pub const CODE_LEAF: u8 = 9;
+/// Ends the field with the items of the `container`, each read by `element` and `leaf`. `None`: `STATUS_NONE`.
+pub const CODE_COLLECT: u8 = 10;
+
+/// The object's address, unchecked. 8 bytes in a collection.
+pub const LEAF_ADDRESS: u8 = 0;
+/// `int` (or `bool`, or a subclass such as `IntEnum`): two's complement in 64 bits. 8 bytes in a collection.
+/// An `int` between 2^63 and 2^64-1 is `STATUS_TOO_BIG`.
+pub const LEAF_INT: u8 = 1;
+/// `bool`: 0 or 1.
+pub const LEAF_BOOL: u8 = 2;
+/// `float`: its bits.
+pub const LEAF_FLOAT: u8 = 3;
+/// Length of the container.
+pub const LEAF_LEN: u8 = 4;
+/// `str`, ASCII or Latin-1/UCS compact; up to 63 bytes of its characters, into the blob ([`crate::record::STRING_SIZE`]
+/// bytes). A longer one, or one that is not ASCII, is cut or `STATUS_WRONG_TYPE`.
+pub const LEAF_STR: u8 = 5;
+/// `bytes`, as [`LEAF_STR`].
+pub const LEAF_BYTES: u8 = 6;
+/// In a collection over a dictionary only: the key's address and the value as `int`, 16 bytes.
+pub const LEAF_KEY_INT: u8 = 7;
+/// Whether the object is `None`: 0 or 1. Never `STATUS_NONE`.
+pub const LEAF_IS_NONE: u8 = 8;
+
+/// `list`.
+pub const CONTAINER_LIST: u8 = 1;
+/// `tuple`.
+pub const CONTAINER_TUPLE: u8 = 2;
+/// `dict`: its keys, in insertion order.
+pub const CONTAINER_DICT: u8 = 3;
+/// `set` or `frozenset`, in table order.
+pub const CONTAINER_SET: u8 = 4;
+/// `collections.deque` and others whose length stands in `ob_size`; length only.
+pub const CONTAINER_VAR: u8 = 5;
+
+/// The element itself.
+pub const ELEMENT_SELF: u8 = 0;
+/// The element's instance attribute `key` (as [`CODE_ATTRIBUTE`], with `index`, `hint`, `offset`, `expected`).
+pub const ELEMENT_ATTRIBUTE: u8 = 1;
+/// The pointer at `offset` in the element (as [`CODE_LOAD`]).
+pub const ELEMENT_LOAD: u8 = 2;
+
+/// Items of one collection, at most.
+pub const ITEMS: u32 = 1024;
+/// Items of all collections of one event, at most.
+pub const ITEMS_TOTAL: u32 = 1536;
+
+/// What one slot's events read.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Program {
+    /// Number of this program, unique in the session; copied into each record.
+    pub id: u32,
+    /// Index of its [`crate::python::KernelLayout`].
+    pub layout: u32,
+    /// Valid ops.
+    pub op_count: u32,
+    /// Fields: number of leaves and collects among the ops.
+    pub field_count: u32,
+    /// One of `record::CLASS_*`.
+    pub class: u32,
+    /// Room for later versions.
+    pub reserved: u32,
+    /// The ops.
+    pub ops: [Op; OPS],
+}
+
+const _: () = assert!(size_of::<Op>() == 32);

@@ -1,0 +1,1 @@
+//! ProfileMate eBPF object.

@@ -1,0 +1,1 @@
+//! Guards for the end-to-end tests.
