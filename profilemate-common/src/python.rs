@@ -33,6 +33,8 @@ pub struct KernelLayout {
     pub values_first: u32,
     /// `PyDictKeysObject`: offset of `dk_log2_index_bytes` (3.11+), or of `dk_size` (3.10).
     pub keys_size: u32,
+    /// Offset of `dk_log2_size` (3.11+); on 3.10 of `dk_size`, the size itself.
+    pub keys_log2_size: u32,
     /// Offset of `dk_kind` (3.11+); `u32::MAX` on 3.10, where all entries are general.
     pub keys_kind: u32,
     /// Offset of `dk_nentries`.
@@ -47,8 +49,12 @@ pub struct KernelLayout {
     pub str_compact: u32,
     /// `PyASCIIObject.state`.
     pub str_state: u32,
-    /// Bits of `ob_type` or item words to clear (0 up to 3.14).
-    pub reserved: u32,
+    /// `PyHeapTypeObject.ht_cached_keys`.
+    pub type_cached_keys: u32,
+    /// Offset of the cached hash in a `str` (`PyASCIIObject.hash`).
+    pub str_hash: u32,
+    /// Room for later versions.
+    pub reserved: [u32; 2],
     /// Address of `None`.
     pub none: u64,
     /// Address of `True`.
@@ -63,6 +69,12 @@ pub struct KernelLayout {
     pub type_str: u64,
     /// Address of `PyBytes_Type`.
     pub type_bytes: u64,
+    /// Address of `PySet_Type`.
+    pub type_set: u64,
+    /// Address of `PyFrozenSet_Type`.
+    pub type_frozenset: u64,
+    /// Address of `collections.deque`; 0 if the process has not imported it.
+    pub type_deque: u64,
 }
 
 /// `PyObject.ob_type`, in every supported build (a free-threaded one differs and is refused).
@@ -89,3 +101,30 @@ pub const SET_USED: u64 = 24;
 pub const SET_MASK: u64 = 32;
 /// `PySetObject.table`: entries of (key, hash), 16 bytes each.
 pub const SET_TABLE: u64 = 40;
+
+/// `PyTypeObject.tp_basicsize`.
+pub const TYPE_BASICSIZE: u64 = 32;
+/// `PyTypeObject.tp_flags`.
+pub const TYPE_FLAGS: u64 = 168;
+/// `PyTypeObject.tp_base`.
+pub const TYPE_BASE: u64 = 256;
+/// `PyTypeObject.tp_dictoffset`.
+pub const TYPE_DICTOFFSET: u64 = 288;
+/// `Py_TPFLAGS_INLINE_VALUES` (3.13+).
+pub const FLAG_INLINE_VALUES: u64 = 1 << 2;
+/// `Py_TPFLAGS_MANAGED_DICT` (3.11+).
+pub const FLAG_MANAGED_DICT: u64 = 1 << 4;
+/// `Py_TPFLAGS_HEAPTYPE`.
+pub const FLAG_HEAP_TYPE: u64 = 1 << 9;
+/// `Py_TPFLAGS_LONG_SUBCLASS`.
+pub const FLAG_INT: u64 = 1 << 24;
+/// `Py_TPFLAGS_LIST_SUBCLASS`.
+pub const FLAG_LIST: u64 = 1 << 25;
+/// `Py_TPFLAGS_TUPLE_SUBCLASS`.
+pub const FLAG_TUPLE: u64 = 1 << 26;
+/// `Py_TPFLAGS_BYTES_SUBCLASS`.
+pub const FLAG_BYTES: u64 = 1 << 27;
+/// `Py_TPFLAGS_UNICODE_SUBCLASS`.
+pub const FLAG_STR: u64 = 1 << 28;
+/// `Py_TPFLAGS_DICT_SUBCLASS`.
+pub const FLAG_DICT: u64 = 1 << 29;

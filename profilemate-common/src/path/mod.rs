@@ -1,9 +1,13 @@
 //! Field paths, compiled: short lists of bounded reads that give a Python value without running any Python.
 //!
 //! A path such as `self.kv_cache_manager.block_pool.num_gpu_blocks` or `ret.num_scheduled_tokens:len` is compiled by
-//! the tracer against live objects into [`Op`]s. The kernel runs them at each event with one accumulator, the address
-//! of the current object. Each step checks what it relies on, so that a changed object makes the field absent with a
-//! status, never wrong.
+//! the tracer into [`Op`]s. The kernel runs them at each event with one accumulator, the address of the current object.
+//!
+//! Attributes are looked up by name, as the interpreter would find plain instance data: the name is the address of its
+//! interned `str`, compared by identity with the keys of the instance's values or dictionary. So a path needs no live
+//! instance when it is compiled, and holds for subclasses. Where the tracer knows the class, `expected`, `index` and
+//! `hint` are a short cut; they are verified, and a mismatch falls back to the lookup by name. Nothing is ever taken
+//! without a check: a changed object makes the field absent with a status, never wrong.
 //!
 //! The field's last operation is [`CODE_LEAF`] or [`CODE_COLLECT`]; the ops of all fields of a method stand one
 //! behind the other in its [`Program`], and the n-th leaf ends the n-th field.
@@ -21,8 +25,8 @@ pub struct Op {
     pub code: u8,
     /// For [`CODE_LEAF`] and for the items of [`CODE_COLLECT`]: one of the `LEAF_*`.
     pub leaf: u8,
-    /// For [`CODE_COLLECT`] and [`LEAF_LEN`]: one of the `CONTAINER_*`.
-    pub container: u8,
+    /// Room for later versions.
+    pub reserved: u8,
     /// For [`CODE_COLLECT`]: how the item is reached from the container's element: one of the `ELEMENT_*`.
     pub element: u8,
     /// [`CODE_ARGUMENT`]: position. [`CODE_ATTRIBUTE`], and elements that are attributes: index among the type's
@@ -30,12 +34,12 @@ pub struct Op {
     pub index: u32,
     /// Position in a combined dictionary's entries, or [`NO_INDEX`].
     pub hint: u32,
-    /// [`CODE_LOAD`] and [`ELEMENT_LOAD`]: bytes to add. [`CODE_ITEM`]: item index. [`CODE_ATTRIBUTE`]: `tp_dictoffset`
-    /// (3.10), `tp_basicsize` (3.13+).
+    /// [`CODE_LOAD`] and [`ELEMENT_LOAD`]: bytes to add. [`CODE_TUPLE_ITEM`], [`CODE_LIST_ITEM`]: item index.
     pub offset: i32,
     /// Address of the interned key or argument name; for [`CODE_CONSTANT`] the object.
     pub key: u64,
-    /// Address of the type that the object (or the collection's element) must have; 0 not checked.
+    /// [`CODE_LOAD`] and [`ELEMENT_LOAD`]: address of the type that the object must have; 0 not checked.
+    /// [`CODE_ATTRIBUTE`]: the type for which `index` holds; 0 none.
     pub expected: u64,
 }
 
@@ -49,8 +53,9 @@ pub const CODE_ARGUMENT: u8 = 1;
 pub const CODE_RESULT: u8 = 2;
 /// Accumulator := `key`, an object known to live as long as the program (module dictionary, closure cell).
 pub const CODE_CONSTANT: u8 = 3;
-/// The object must have type `expected`; accumulator := its instance attribute `key`: from inline values or a split
-/// dictionary at `index`, from a combined dictionary at `hint` if the key there is `key`. Null: `STATUS_UNSET`.
+/// Accumulator := the object's instance attribute `key`: from its inline or split values (position `index` if the type
+/// is `expected`, else by looking `key` up in the type's shared keys), or from its dictionary (at `hint` if the key
+/// there is `key`, else by hash). Not there or null: `STATUS_UNSET`. No instance dictionary: `STATUS_WRONG_TYPE`.
 pub const CODE_ATTRIBUTE: u8 = 4;
 /// The object must have type `expected`; accumulator := the pointer at `offset` (slots, cells, C structures).
 pub const CODE_LOAD: u8 = 5;
@@ -58,12 +63,13 @@ pub const CODE_LOAD: u8 = 5;
 pub const CODE_TUPLE_ITEM: u8 = 6;
 /// Accumulator := item `offset` of a list; bounds are checked.
 pub const CODE_LIST_ITEM: u8 = 7;
-/// Accumulator := the value at position `hint` of a combined dictionary, if the key there is `key`.
+/// Accumulator := the value of `key` (an interned `str`, by identity) in a `dict`: at `hint`, else by hash.
 pub const CODE_DICT_VALUE: u8 = 8;
 /// Ends the field with the scalar `leaf` of the object. If the object is `None` (and `leaf` is not
 /// [`LEAF_ADDRESS`]): `STATUS_NONE`.
 pub const CODE_LEAF: u8 = 9;
-/// Ends the field with the items of the `container`, each read by `element` and `leaf`. `None`: `STATUS_NONE`.
+/// Ends the field with the items of a `list`, `tuple`, `dict` (its keys), `set` or `frozenset`, each read by `element`
+/// and `leaf`. `None`: `STATUS_NONE`. Another type: `STATUS_WRONG_TYPE`.
 pub const CODE_COLLECT: u8 = 10;
 
 /// The object's address, unchecked. 8 bytes in a collection.
@@ -75,7 +81,7 @@ pub const LEAF_INT: u8 = 1;
 pub const LEAF_BOOL: u8 = 2;
 /// `float`: its bits.
 pub const LEAF_FLOAT: u8 = 3;
-/// Length of the container.
+/// Length of a `list`, `tuple`, `dict`, `set`, `frozenset`, `deque`, `str`, `bytes` or a subclass of one.
 pub const LEAF_LEN: u8 = 4;
 /// `str`, ASCII or Latin-1/UCS compact; up to 63 bytes of its characters, into the blob ([`crate::record::STRING_SIZE`]
 /// bytes). A longer one, or one that is not ASCII, is cut or `STATUS_WRONG_TYPE`.
@@ -86,17 +92,6 @@ pub const LEAF_BYTES: u8 = 6;
 pub const LEAF_KEY_INT: u8 = 7;
 /// Whether the object is `None`: 0 or 1. Never `STATUS_NONE`.
 pub const LEAF_IS_NONE: u8 = 8;
-
-/// `list`.
-pub const CONTAINER_LIST: u8 = 1;
-/// `tuple`.
-pub const CONTAINER_TUPLE: u8 = 2;
-/// `dict`: its keys, in insertion order.
-pub const CONTAINER_DICT: u8 = 3;
-/// `set` or `frozenset`, in table order.
-pub const CONTAINER_SET: u8 = 4;
-/// `collections.deque` and others whose length stands in `ob_size`; length only.
-pub const CONTAINER_VAR: u8 = 5;
 
 /// The element itself.
 pub const ELEMENT_SELF: u8 = 0;
