@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub mod demo;
 pub mod vllm;
 
 /// Whether privileged tests can run. Without root they are skipped with a printed line, or fail where
