@@ -61,6 +61,7 @@ class Run:
             [sys.executable, "-s", "-B", "-m", "profilemate_demo", "--ready-file", str(self.path / "ready")]
             + ["--output-tokens", str(self.path / "tokens"), *options],
             cwd=DEMO,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -70,7 +71,9 @@ class Run:
     def end(self):
         if self.child.poll() is None:
             self.child.kill()
-        self.child.communicate(timeout=30)
+        self.child.wait(timeout=30)
+        self.child.stdin.close()
+        self.child.stdout.close()
 
     def ready(self):
         if not wait_until((self.path / "ready").exists):
@@ -136,6 +139,14 @@ class ServerTest(unittest.TestCase):
         self.assertEqual(run.child.returncode, 130)
         self.assertNotIn("Traceback", output)
         self.assertTrue(wait_until(lambda: not any(map(alive, children))))
+
+    def test_it_ends_when_standard_input_is_closed(self):
+        run = Run(self, "--seconds", "60", "--end-with-stdin")
+        pids = run.ready()
+        self.assertIsNone(run.child.poll())
+        run.child.stdin.close()
+        self.assertTrue(wait_until(lambda: run.child.poll() is not None))
+        self.assertTrue(wait_until(lambda: not any(map(alive, [pids["engine_core"], *pids["workers"]]))))
 
     def test_children_end_when_the_parent_is_killed(self):
         run = Run(self, "--seconds", "60")

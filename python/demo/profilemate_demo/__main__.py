@@ -27,6 +27,7 @@ def parse(arguments):
     add("--print-truth", metavar="FILE", help="append the true values of each step to FILE, as JSON lines")
     add("--output-tokens", metavar="FILE", help="write all generated tokens to FILE, as JSON lines")
     add("--ready-file", metavar="FILE", help="write the process ids to FILE once the engine is up")
+    add("--end-with-stdin", action="store_true", help="end when standard input is closed")
     options = parser.parse_args(arguments)
     if options.seconds is None:
         options.seconds = 8.0 if options.requests is None else 120.0
@@ -48,6 +49,8 @@ def main(arguments):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     deadline = time.monotonic() + options.seconds + MARGIN_SEC
     process.end_by(deadline)
+    if options.end_with_stdin:
+        process.end_with_stdin()
     config = VllmConfig(
         model_config=ModelConfig(seed=options.seed),
         cache_config=CacheConfig(num_gpu_blocks=options.blocks),

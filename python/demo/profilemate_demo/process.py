@@ -44,6 +44,17 @@ def end_by(deadline: float) -> None:
     timer.start()
 
 
+def end_with_stdin() -> None:
+    """Ends this process, as SIGTERM would, when whoever started it closes the pipe to it, or dies."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+
+
 def join_or_kill(child, seconds: float) -> None:
     """Waits for a child of `multiprocessing`, then asks it to end, then makes it."""
     child.join(seconds)
