@@ -1,0 +1,1 @@
+"""Runs the stand-in for vLLM as a server that serves itself requests."""
