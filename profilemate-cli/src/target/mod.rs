@@ -1,1 +1,3 @@
-//! To be written.
+//! What is there: the processes of the target and the interpreters in them. Nothing in this room writes.
+
+pub mod python;
