@@ -146,7 +146,8 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
     /// of `class` (`module:qualname`). Needed for slots; for other attributes a short cut.
     #[must_use]
     pub fn class_of(mut self, prefix: &str, class: &str) -> Self {
-        self.classes.insert(prefix.to_owned(), class.to_owned());
+        let by_name = prefix.strip_prefix("arg.").filter(|rest| !rest.starts_with(|first: char| first.is_ascii_digit()));
+        self.classes.insert(by_name.unwrap_or(prefix).to_owned(), class.to_owned());
         self
     }
 
