@@ -54,6 +54,18 @@ impl AsFd for PidFd {
     }
 }
 
+/// Makes the calling thread run as soon as it can whenever it has something to do, where that is allowed. For threads
+/// that somebody else's thread stands still for; they must never be busy for long.
+pub(crate) fn hurry() {
+    // Naps end when they should, not up to 50 us later.
+    // SAFETY: only numbers are passed.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_usize, 0_usize, 0_usize, 0_usize) };
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // Without the permission it goes on as it was, only slower on a crowded machine.
+    // SAFETY: the call reads one `sched_param`; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const lowest) };
+}
+
 /// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`). With the process id it names a
 /// process for good.
 pub fn start_time(pid: u32) -> io::Result<u64> {

@@ -76,13 +76,30 @@ pub fn interrupt(tid: u32) -> io::Result<()> {
 
 /// Asks, without waiting, whether the seized thread has stopped or ended.
 pub fn poll_stop(tid: u32) -> io::Result<Option<Stop>> {
+    wait(tid, libc::WNOHANG)
+}
+
+/// Waits until the seized thread stops or ends.
+pub fn wait_stop(tid: u32) -> io::Result<Stop> {
+    loop {
+        if let Some(stop) = wait(tid, 0)? {
+            return Ok(stop);
+        }
+    }
+}
+
+fn wait(tid: u32, options: i32) -> io::Result<Option<Stop>> {
     let tid = libc::pid_t::try_from(tid).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut status = 0;
     // SAFETY: `status` is an int that the call may write.
-    let got = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::__WNOTHREAD | libc::WNOHANG) };
+    let got = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::__WNOTHREAD | options) };
     match got {
         0 => Ok(None),
-        -1 => Err(io::Error::last_os_error()),
+        -1 => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ECHILD) => Ok(Some(Stop::Ended)),
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            error => Err(error),
+        },
         _ if !libc::WIFSTOPPED(status) => Ok(Some(Stop::Ended)),
         _ if status >> 16 == EVENT_STOP => Ok(Some(Stop::Event)),
         _ => Ok(Some(Stop::Signal(libc::WSTOPSIG(status)))),

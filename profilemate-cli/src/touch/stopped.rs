@@ -72,7 +72,7 @@ impl Stopped {
             return Ok(Attempt::Unsuitable);
         }
         loop {
-            match wait(tid, Some(until)) {
+            match wait_until(tid, until) {
                 Ok(Some((Stop::Event, since_ns))) => return Self::take(pid, tid, since_ns),
                 // The signal was first; it is delivered, and the interrupt is still to come.
                 Ok(Some((Stop::Signal(signal), _))) => {
@@ -167,16 +167,16 @@ impl Stopped {
         loop {
             self.running = true;
             go(tid).map_err(failed("resume"))?;
-            let stop = wait(tid, None).map_err(failed("wait"))?.map(|(stop, _)| stop);
+            let stop = ptrace::wait_stop(tid).map_err(failed("wait"))?;
             self.running = false;
             let signal = match stop {
-                Some(Stop::Signal(signal)) => signal,
+                Stop::Signal(signal) => signal,
                 // A notice (of a group stop, or of its end), after which the thread is to go on.
-                Some(Stop::Event) => {
+                Stop::Event => {
                     self.at_signal = false;
                     continue;
                 }
-                Some(Stop::Ended) | None => {
+                Stop::Ended => {
                     self.running = true;
                     return Err(Error::Gone { pid: self.pid });
                 }
@@ -233,25 +233,20 @@ impl Drop for Stopped {
     }
 }
 
-/// Waits for a stop, and says since when the thread may have been standing.
-fn wait(tid: u32, until: Option<u64>) -> io::Result<Option<(Stop, u64)>> {
-    // Most stops come within microseconds: a sleep would be the longest part of the stop.
-    const EAGER_NS: u64 = 300_000;
-    const NAP: Duration = Duration::from_micros(50);
-    let begin = monotonic_ns();
-    let mut before = begin;
+/// Waits until `until` for a stop, and says since when the thread may have been standing.
+fn wait_until(tid: u32, until: u64) -> io::Result<Option<(Stop, u64)>> {
+    // A sleep, and no busy wait: a thread that yields is put last on a crowded machine.
+    const NAP: Duration = Duration::from_micros(20);
+    let mut before = monotonic_ns();
     loop {
-        match ptrace::poll_stop(tid) {
-            Ok(Some(stop)) => return Ok(Some((stop, before))),
-            Ok(None) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(Some((Stop::Ended, before))),
-            Err(error) => return Err(error),
+        if let Some(stop) = ptrace::poll_stop(tid)? {
+            return Ok(Some((stop, before)));
         }
         before = monotonic_ns();
-        if until.is_some_and(|until| before >= until) {
+        if before >= until {
             return Ok(None);
         }
-        if before - begin < EAGER_NS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
+        std::thread::sleep(NAP);
     }
 }
 

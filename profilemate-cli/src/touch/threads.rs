@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::check::read_proc;
 use super::stopped::{Attempt, Stopped, Waits, waits};
+use crate::sys::process::hurry;
 
 /// How long each thread may take to stop, round by round. Waiting stops nobody: it is the time until a thread that is
 /// not running, or is deep in the kernel, comes by.
@@ -49,6 +50,7 @@ fn attempt<T: Send>(
     work: &mut (impl FnMut(&mut Stopped) -> Result<T, Error> + Send),
 ) -> Result<Option<(T, u64)>, Error> {
     let tracer = move || {
+        hurry();
         let mut stopped = match Stopped::stop(pid, tid, patience)? {
             Attempt::Stopped(stopped) => stopped,
             Attempt::Unsuitable => return Ok(None),
