@@ -1,2 +1,5 @@
 //! The `profilemate` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    profilemate::cli::main()
+}

@@ -1,1 +1,176 @@
-//! To be written.
+//! The catalogue: which Python methods are probed in which vLLM version, and what is read at their calls. Data only.
+
+mod user;
+
+use std::collections::BTreeMap;
+
+use profilemate_common::page;
+use semver::{Version, VersionReq};
+use serde::Deserialize;
+
+pub use user::{Error as UserError, user_methods};
+
+/// The built-in catalogue's source.
+const VLLM: &str = include_str!("vllm.toml");
+
+/// All methods of one framework.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalog {
+    /// Versions for which the catalogue was written.
+    pub range: VersionReq,
+    /// The methods.
+    #[serde(rename = "method")]
+    pub methods: Vec<Method>,
+}
+
+/// One probed method.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Method {
+    /// Name the aggregator knows it by.
+    pub id: String,
+    /// Python module.
+    pub module: String,
+    /// Qualified name in the module.
+    pub qualname: String,
+    /// Versions in which it exists.
+    #[serde(default)]
+    pub versions: VersionReq,
+    /// Which events its calls make.
+    pub events: Events,
+    /// Operation name in `cpu_operations_timing.csv`.
+    #[serde(default)]
+    pub operation: Option<String>,
+    /// Tables that it feeds.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Whether a table is `not_observable` without it (else `partial`).
+    #[serde(default)]
+    pub required: bool,
+    /// Classes of objects along the paths: path prefix to `module:Class`.
+    #[serde(default)]
+    pub classes: BTreeMap<String, String>,
+    /// What is read.
+    #[serde(default)]
+    pub fields: Vec<Field>,
+}
+
+/// One value read at a call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// Name.
+    pub name: String,
+    /// Field path.
+    pub path: String,
+    /// Versions in which it exists.
+    #[serde(default)]
+    pub versions: VersionReq,
+}
+
+/// Which events a method's calls make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Events {
+    /// One when it returns or raises.
+    Return,
+    /// One before, one after.
+    EntryAndReturn,
+    /// One when it returns anything but `False`.
+    ReturnUnlessFalse,
+    /// None: calls and durations are counted in the page.
+    Count,
+}
+
+impl Events {
+    /// The slot mode for it.
+    pub fn mode(self) -> page::Mode {
+        match self {
+            Self::Return => page::MODE_RETURN,
+            Self::EntryAndReturn => page::MODE_RETURN | page::MODE_ENTRY,
+            Self::ReturnUnlessFalse => page::MODE_RETURN | page::MODE_SKIP,
+            Self::Count => page::MODE_COUNT,
+        }
+    }
+
+    /// In a word or two, for the plan.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Return => "event",
+            Self::EntryAndReturn => "event, entry too",
+            Self::ReturnUnlessFalse => "event unless False",
+            Self::Count => "count",
+        }
+    }
+}
+
+impl Catalog {
+    /// The built-in catalogue of vLLM.
+    ///
+    /// # Panics
+    /// If the embedded file does not parse, which a test holds.
+    pub fn vllm() -> Self {
+        toml::from_str(VLLM).expect("the embedded catalogue parses; `the_catalogue_parses` holds it")
+    }
+
+    /// The methods of `version` that feed one of `tables` (`None`: all).
+    pub fn select<'a>(&'a self, version: &Version, wanted: impl Fn(&str) -> bool) -> Vec<&'a Method> {
+        self.methods
+            .iter()
+            .filter(|method| method.versions.matches(version))
+            .filter(|method| method.tables.is_empty() || method.tables.iter().any(|table| wanted(table)))
+            .collect()
+    }
+}
+
+/// The release that a Python version string names: `0.32.0+cpu`, `0.33.0rc1.dev5` and `0.17.1.post2` are `0.32.0`,
+/// `0.33.0` and `0.17.1`. `None` if it does not begin with two numbers (`dev`).
+pub fn release(text: &str) -> Option<Version> {
+    let mut numbers = text.split(['.', '+', '-']).map_while(|part| {
+        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().ok()
+    });
+    Some(Version::new(numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_parses() {
+        let catalog = Catalog::vllm();
+        assert!(catalog.methods.len() > 20);
+        for method in &catalog.methods {
+            for table in &method.tables {
+                assert!(crate::table::NAMES.contains(&table.as_str()), "{}: no table `{table}`", method.id);
+            }
+            assert!(method.fields.len() <= profilemate_common::record::FIELDS, "{}", method.id);
+        }
+    }
+
+    #[test]
+    fn releases_are_told_from_python_version_strings() {
+        let of = |text| release(text).map(|version| version.to_string());
+        assert_eq!(of("0.32.0+demo").as_deref(), Some("0.32.0"));
+        assert_eq!(of("0.33.0rc1.dev5+g1a2b").as_deref(), Some("0.33.0"));
+        assert_eq!(of("0.17.1.post2").as_deref(), Some("0.17.1"));
+        assert_eq!(of("0.12").as_deref(), Some("0.12.0"));
+        assert_eq!(of("dev"), None);
+    }
+
+    #[test]
+    fn a_version_selects_its_methods_and_the_tables_asked_for() {
+        let catalog = Catalog::vllm();
+        let ids = |version: &str, table: &str| -> Vec<String> {
+            let version = release(version).unwrap();
+            catalog.select(&version, |name| name == table).iter().map(|m| m.qualname.clone()).collect()
+        };
+        let new = ids("0.32.0", "kv_cache_evictions");
+        assert!(new.contains(&"BlockPool._maybe_evict_cached_block".to_owned()));
+        assert!(!new.contains(&"Scheduler.schedule".to_owned()));
+        assert!(ids("0.17.1", "cpu_operations_timing").contains(&"GPUModelRunner.postprocess".to_owned()));
+        assert!(!ids("0.32.0", "cpu_operations_timing").contains(&"GPUModelRunner.postprocess".to_owned()));
+    }
+}

@@ -1,1 +1,45 @@
-//! To be written.
+//! The command line: parse, do, and tell how it ended.
+
+pub mod args;
+pub mod exit;
+mod find;
+mod print;
+mod run;
+
+use clap::Parser as _;
+
+pub use exit::{Exit, Failure};
+
+use args::{Cli, Command};
+
+/// Runs the command line of this process and gives its exit code.
+pub fn main() -> std::process::ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let help = !error.use_stderr();
+            let _shown = error.print();
+            return if help { Exit::Done.into() } else { Exit::Usage.into() };
+        }
+    };
+    print::start_log(cli.verbose);
+    if cli.version {
+        print::version(cli.verbose > 0);
+        return Exit::Done.into();
+    }
+    let done = match &cli.command {
+        Some(Command::Trace(trace)) => run::trace(trace, cli.quiet),
+        Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
+        Some(Command::Detach(detach)) => run::detach(detach),
+        Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
+        None => Err(Failure::new(Exit::Usage, anyhow::anyhow!("say what to do: trace, demo, detach or replay"))
+            .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            print::failure(&failure);
+            failure.exit.into()
+        }
+    }
+}

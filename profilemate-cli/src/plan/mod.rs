@@ -1,1 +1,131 @@
-//! To be written.
+//! What will be done to a target, decided before anything is done: pure and printable (`--dry-run`).
+
+mod text;
+
+use profilemate_common::page;
+
+use crate::catalog::Events;
+use crate::target::role::Role;
+
+/// The plan for a whole target as it is now; processes that appear later get theirs when they do.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Which instruction of the marker page is probed, and why.
+    pub site: String,
+    /// One entry per process of the tree.
+    pub processes: Vec<ProcessPlan>,
+}
+
+/// The plan for one process.
+#[derive(Clone, Debug)]
+pub struct ProcessPlan {
+    /// Process id.
+    pub pid: u32,
+    /// Title or command.
+    pub title: String,
+    /// Part in vLLM.
+    pub role: Role,
+    /// Engine index.
+    pub engine: Option<u32>,
+    /// Tensor parallel rank.
+    pub rank: Option<u32>,
+    /// CPython version.
+    pub python: Option<String>,
+    /// Interpreter's file.
+    pub interpreter: Option<String>,
+    /// vLLM version.
+    pub vllm: Option<String>,
+    /// What is done, or why nothing is.
+    pub technique: Technique,
+    /// The catalogue's methods for this version.
+    pub methods: Vec<MethodPlan>,
+}
+
+/// How a process is traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Technique {
+    /// Marker page and redirected pointers.
+    MethodProbes,
+    /// The page that the Python helper mapped is probed; nothing is redirected from outside.
+    Helper,
+    /// Nothing is done now; it is looked at again, because this may change.
+    Wait(String),
+    /// Nothing is done.
+    None(String),
+}
+
+impl Technique {
+    /// As written to `metadata.json`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::MethodProbes => "method_probes",
+            Self::Helper => "helper",
+            Self::Wait(_) | Self::None(_) => "none",
+        }
+    }
+
+    /// Why nothing is done.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Wait(reason) | Self::None(reason) => Some(reason),
+            Self::MethodProbes | Self::Helper => None,
+        }
+    }
+}
+
+/// The plan for one method.
+#[derive(Clone, Debug)]
+pub struct MethodPlan {
+    /// Catalogue id.
+    pub id: String,
+    /// Python module.
+    pub module: String,
+    /// Qualified name.
+    pub qualname: String,
+    /// Events made.
+    pub events: Events,
+    /// Whether it can be bound.
+    pub state: MethodState,
+    /// Fields: name, path, and why it cannot be read.
+    pub fields: Vec<(String, String, Option<String>)>,
+    /// Reads that one event makes.
+    pub reads: u32,
+}
+
+/// Whether a method can be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MethodState {
+    /// It is bound.
+    Ready,
+    /// Its module is not imported yet; it is bound when it is.
+    NotImported,
+    /// It cannot be bound.
+    Unbound(String),
+}
+
+/// Expected cost of a trap between real work, and of one read of target memory, in ns (docs/overhead.md).
+const TRAP_NS: u32 = 2000;
+const READ_NS: u32 = 60;
+/// Expected cost of a counted call in ns.
+const COUNT_NS: u32 = 20;
+
+impl MethodPlan {
+    /// What one call is expected to cost the target, in nanoseconds, on the machine of docs/overhead.md.
+    pub fn cost_ns(&self) -> u32 {
+        let mode = self.events.mode();
+        let traps = u32::from(mode & page::MODE_RETURN != 0) + u32::from(mode & page::MODE_ENTRY != 0);
+        COUNT_NS + traps * (TRAP_NS + self.reads * READ_NS)
+    }
+}
+
+impl Plan {
+    /// The plan as text, for people.
+    pub fn text(&self) -> String {
+        text::text(self)
+    }
+
+    /// The plan as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        text::json(self)
+    }
+}

@@ -1,0 +1,195 @@
+//! The command line, as typed. Nothing is decided here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// See what the engine of a running vLLM server does, step by step.
+#[derive(Debug, Parser)]
+#[command(name = "profilemate", disable_version_flag = true, max_term_width = 100)]
+pub struct Cli {
+    /// Say more on stderr: -v what is done, -vv every decision.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No status line and no summary.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print the version; with -v also the embedded eBPF object's hash and toolchain.
+    #[arg(long)]
+    pub version: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace a running server (--pid), a command (-- CMD), or the one vLLM server of this host.
+    Trace(Trace),
+    /// Trace the built-in demo target: no vLLM and no GPU needed.
+    Demo(Demo),
+    /// Put back what a killed tracer left redirected in a process and its children.
+    Detach(Detach),
+    /// Make the tables again from a session's `events.pmrec`.
+    Replay(Replay),
+}
+
+/// Options of `trace`.
+#[derive(Debug, Default, Args)]
+pub struct Trace {
+    /// Root process of a target; its whole tree is traced. Repeatable.
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// How the target may be touched.
+    #[arg(long, value_enum, default_value_t = Touch::Probes)]
+    pub touch: Touch,
+    #[command(flatten)]
+    pub common: Common,
+    /// Print the plan and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Trace a Python method of your own: `package.module:Class.method`. Repeatable; rows go to methods.csv.
+    #[arg(long, value_name = "MODULE:QUALNAME")]
+    pub method: Vec<String>,
+    /// Read a value at each call of the --method: `NAME=PATH`, such as `queue=self.queue:len`. Repeatable.
+    #[arg(long, value_name = "NAME=PATH")]
+    pub field: Vec<String>,
+    /// Take the target's vLLM for this version, where its own is unknown to the catalogue.
+    #[arg(long, value_name = "VERSION")]
+    pub assume_vllm: Option<String>,
+    /// Start this command and trace it from its first import on.
+    #[arg(last = true, value_name = "CMD")]
+    pub run: Vec<String>,
+}
+
+/// Options of every session.
+#[derive(Debug, Default, Args)]
+pub struct Common {
+    /// Stop after this time: `30s`, `5m`, `1h`, `500ms`.
+    #[arg(short, long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Folder in which the session's folder is made.
+    #[arg(short, long, env = "VLLM_PROFILING_DIR", default_value = "/tmp/vllm_profiling", value_name = "DIR")]
+    pub output: PathBuf,
+    /// Fill only these tables. Repeatable.
+    #[arg(long, value_name = "TABLE", conflicts_with = "without", value_parser = table)]
+    pub only: Vec<String>,
+    /// Leave these tables out. Repeatable.
+    #[arg(long, value_name = "TABLE", value_parser = table)]
+    pub without: Vec<String>,
+    /// Print every call of a --method as a JSON line on stdout, and the plan and summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Size of the kernel ring buffer: `16M`. A power of two times 4096 bytes.
+    #[arg(long, default_value = "16M", value_parser = ring_size, hide_short_help = true)]
+    pub ring_size: u32,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Default, Args)]
+pub struct Demo {
+    #[command(flatten)]
+    pub common: Common,
+    /// Python to run the demo target with (3.10 or newer).
+    #[arg(long, env = "PROFILEMATE_PYTHON", value_name = "PYTHON")]
+    pub python: Option<PathBuf>,
+}
+
+/// Options of `detach`.
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// Root process; its whole tree is looked at. Repeatable.
+    #[arg(short, long, required = true, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// `events.pmrec`, or a session folder that holds one.
+    pub recording: PathBuf,
+    /// Folder in which the new session folder is made.
+    #[arg(short, long, env = "VLLM_PROFILING_DIR", default_value = "/tmp/vllm_profiling", value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// How the target may be touched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Touch {
+    /// Nothing is written into the target.
+    None,
+    /// Method probes: a marker page and redirected pointers, put back at the end.
+    #[default]
+    Probes,
+    /// As probes; and where a started command needs it, the Python helper is loaded with it.
+    Helper,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_error| format!("`{text}` is not a duration such as `30s`"))?;
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        other => return Err(format!("unknown unit `{other}`: use ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(number * unit)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("`{text}` is not a duration above zero"))
+}
+
+fn table(text: &str) -> Result<String, String> {
+    let name = text.trim_end_matches(".csv");
+    if crate::table::NAMES.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("there is no table `{name}`; there are {}", crate::table::NAMES.join(", ")))
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_error| format!("`{text}` is not a size such as `16M`"))?;
+    let factor = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "K" | "k" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        other => return Err(format!("unknown unit `{other}`: use K or M")),
+    };
+    let bytes = number.saturating_mul(factor);
+    if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) {
+        return Ok(bytes as u32);
+    }
+    Err(format!("the ring buffer's size must be a power of two between 4K and 1024M, not {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_and_sizes_are_read_and_nonsense_is_refused() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("0s").is_err() && duration("x").is_err() && duration("3d").is_err() && duration("-1s").is_err());
+        assert_eq!(ring_size("16M"), Ok(16 << 20));
+        assert!(ring_size("3M").is_err() && ring_size("1K").is_err());
+    }
+
+    #[test]
+    fn tables_are_known_by_name_with_or_without_csv() {
+        assert_eq!(table("kv_cache_usage.csv").as_deref(), Ok("kv_cache_usage"));
+        assert!(table("nothing").unwrap_err().contains("kv_cache_usage"));
+    }
+}

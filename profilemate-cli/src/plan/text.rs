@@ -1,0 +1,137 @@
+//! The plan in words and as JSON.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::{MethodPlan, MethodState, Plan, ProcessPlan};
+
+pub(super) fn text(plan: &Plan) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "probe site: {}", plan.site);
+    for process in &plan.processes {
+        process_text(&mut out, process);
+    }
+    out
+}
+
+fn process_text(out: &mut String, process: &ProcessPlan) {
+    let engine = process.engine.map(|engine| format!(" engine {engine}")).unwrap_or_default();
+    let rank = process.rank.map(|rank| format!(" rank {rank}")).unwrap_or_default();
+    let _ = writeln!(out, "\nprocess {} ({}{engine}{rank}) {}", process.pid, process.role.name(), process.title);
+    if let (Some(python), Some(file)) = (&process.python, &process.interpreter) {
+        let _ = writeln!(out, "  CPython {python}, {file}");
+    }
+    if let Some(vllm) = &process.vllm {
+        let _ = writeln!(out, "  vLLM {vllm}");
+    }
+    match process.technique.reason() {
+        Some(reason) => {
+            let _ = writeln!(out, "  not touched: {reason}");
+        }
+        None => {
+            let _ = writeln!(out, "  technique: {}", process.technique.name().replace('_', " "));
+        }
+    }
+    for method in &process.methods {
+        method_text(out, method);
+    }
+}
+
+fn method_text(out: &mut String, method: &MethodPlan) {
+    let state = match &method.state {
+        MethodState::Ready => format!("{}, about {} ns a call", method.events.words(), method.cost_ns()),
+        MethodState::NotImported => format!("{}, when {} is imported", method.events.words(), method.module),
+        MethodState::Unbound(reason) => format!("not bound: {reason}"),
+    };
+    let _ = writeln!(out, "  {:<52} {state}", format!("{}:{}", method.module, method.qualname));
+    for (name, path, error) in &method.fields {
+        let note = error.as_ref().map(|error| format!("  (not read: {error})")).unwrap_or_default();
+        let _ = writeln!(out, "      {name} = {path}{note}");
+    }
+}
+
+pub(super) fn json(plan: &Plan) -> serde_json::Value {
+    let processes: Vec<_> = plan.processes.iter().map(process_json).collect();
+    json!({ "probe_site": plan.site, "processes": processes })
+}
+
+fn process_json(process: &ProcessPlan) -> serde_json::Value {
+    let methods: Vec<_> = process
+        .methods
+        .iter()
+        .map(|method| {
+            let (state, reason) = match &method.state {
+                MethodState::Ready => ("ready", None),
+                MethodState::NotImported => ("not_imported", None),
+                MethodState::Unbound(reason) => ("unbound", Some(reason)),
+            };
+            let fields: Vec<_> = method
+                .fields
+                .iter()
+                .map(|(name, path, error)| json!({ "name": name, "path": path, "not_read": error }))
+                .collect();
+            json!({
+                "id": method.id, "module": method.module, "qualname": method.qualname, "state": state,
+                "reason": reason, "events": method.events.words(), "expected_cost_ns": method.cost_ns(),
+                "fields": fields,
+            })
+        })
+        .collect();
+    json!({
+        "pid": process.pid, "title": process.title, "role": process.role.name(), "engine": process.engine,
+        "rank": process.rank, "python": process.python, "interpreter": process.interpreter, "vllm": process.vllm,
+        "technique": process.technique.name(), "reason": process.technique.reason(), "methods": methods,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Technique;
+    use super::*;
+    use crate::catalog::Events;
+    use crate::target::role::Role;
+
+    fn plan() -> Plan {
+        let method = |state| MethodPlan {
+            id: "scheduler.schedule".into(),
+            module: "vllm.v1.core.sched.scheduler".into(),
+            qualname: "Scheduler.schedule".into(),
+            events: Events::Return,
+            state,
+            fields: vec![("running".into(), "self.running:len".into(), None)],
+            reads: 3,
+        };
+        Plan {
+            site: "one-byte nop".into(),
+            processes: vec![ProcessPlan {
+                pid: 7,
+                title: "VLLM::EngineCore".into(),
+                role: Role::EngineCore,
+                engine: Some(0),
+                rank: None,
+                python: Some("3.12.1".into()),
+                interpreter: Some("/usr/lib/libpython3.12.so.1.0".into()),
+                vllm: Some("0.32.0".into()),
+                technique: Technique::MethodProbes,
+                methods: vec![method(MethodState::Ready), method(MethodState::Unbound("no such method".into()))],
+            }],
+        }
+    }
+
+    #[test]
+    fn the_plan_names_process_interpreter_method_technique_fields_and_cost() {
+        let text = text(&plan());
+        for part in ["process 7", "CPython 3.12.1", "vLLM 0.32.0", "method probes", "Scheduler.schedule", "2200 ns"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(text.contains("running = self.running:len") && text.contains("not bound: no such method"));
+    }
+
+    #[test]
+    fn the_plan_as_json_says_the_same() {
+        let json = json(&plan());
+        assert_eq!(json["processes"][0]["methods"][0]["state"], "ready");
+        assert_eq!(json["processes"][0]["methods"][1]["reason"], "no such method");
+    }
+}

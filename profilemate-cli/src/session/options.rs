@@ -1,0 +1,69 @@
+//! What a session is asked to do.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use semver::Version;
+
+use crate::catalog;
+use crate::cli::args::Touch;
+
+/// What a session is asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Root processes of the target.
+    pub roots: BTreeSet<u32>,
+    /// How the target may be touched.
+    pub touch: Touch,
+    /// Which tables are wanted.
+    pub wanted: Wanted,
+    /// The user's own methods.
+    pub methods: Vec<catalog::Method>,
+    /// Version to take where vLLM's own is not in the catalogue.
+    pub assume: Option<Version>,
+    /// Bytes of the kernel ring buffer.
+    pub ring_bytes: u32,
+    /// Folder in which the session's folder is made.
+    pub output: PathBuf,
+    /// Longest duration.
+    pub duration: Option<Duration>,
+    /// Calls of user methods as JSON lines on stdout.
+    pub json: bool,
+    /// No status line, no summary.
+    pub quiet: bool,
+    /// Loss and missing processes are told by the exit code.
+    pub strict: bool,
+}
+
+/// Which tables are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only these, if any.
+    pub only: Vec<String>,
+    /// Not these.
+    pub without: Vec<String>,
+}
+
+impl Wanted {
+    /// Whether `table` is wanted. A user's own methods are not chosen by table.
+    pub fn table(&self, table: &str) -> bool {
+        let chosen = self.only.is_empty() || self.only.iter().any(|name| name == table);
+        chosen && !self.without.iter().any(|name| name == table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_chosen_by_only_and_without() {
+        let all = Wanted::default();
+        assert!(all.table("batch_utilization"));
+        let only = Wanted { only: vec!["kv_cache_usage".into()], without: Vec::new() };
+        assert!(only.table("kv_cache_usage") && !only.table("batch_utilization"));
+        let without = Wanted { only: Vec::new(), without: vec!["kv_cache_usage".into()] };
+        assert!(!without.table("kv_cache_usage") && without.table("batch_utilization"));
+    }
+}

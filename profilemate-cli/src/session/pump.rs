@@ -1,0 +1,158 @@
+//! The thread through which all data flows: ring buffer and notes in, pipeline out.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::attach;
+use crate::capture::{self, Outcome, Pipeline, frame};
+use crate::event::Note;
+use crate::sink::status::Status;
+use crate::sys::clock;
+
+/// Pause between two drains. A wake-up per event would cost the traced thread many times the event itself.
+const DRAIN: Duration = Duration::from_millis(10);
+
+/// What the tracker tells the pump.
+enum Message {
+    Note(Box<Note>),
+    Stop,
+}
+
+/// Where the tracker puts its notes.
+#[derive(Clone)]
+pub struct Notes(Sender<Message>);
+
+impl Notes {
+    /// Puts a note into the stream, before every record that arrives from now on.
+    pub fn send(&self, note: Note) {
+        // The pump only goes away with an error of its own, which `Pump::finish` reports.
+        let _gone = self.0.send(Message::Note(Box::new(note)));
+    }
+}
+
+/// The running pump.
+pub struct Pump {
+    notes: Notes,
+    status: Arc<Mutex<Status>>,
+    thread: JoinHandle<Result<Outcome, capture::Error>>,
+}
+
+impl Pump {
+    /// Starts the thread.
+    pub fn start(pipeline: Pipeline, ring: Option<attach::Ring>) -> std::io::Result<Self> {
+        let (sender, receiver) = channel();
+        let status = Arc::new(Mutex::new(pipeline.status()));
+        let shared = Arc::clone(&status);
+        let thread = std::thread::Builder::new()
+            .name("pm-pump".into())
+            .spawn(move || run(pipeline, ring, &receiver, &shared))?;
+        Ok(Self { notes: Notes(sender), status, thread })
+    }
+
+    /// Where notes go.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// The latest numbers for the status line.
+    pub fn status(&self) -> Option<Status> {
+        self.status.lock().ok().map(|status| status.clone())
+    }
+
+    /// Whether the thread has ended by itself, which only an error makes it do.
+    pub fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Drains what is left, closes all files and gives the outcome.
+    pub fn finish(self) -> Result<Outcome, capture::Error> {
+        let _gone = self.notes.0.send(Message::Stop);
+        match self.thread.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+fn run(
+    mut pipeline: Pipeline,
+    mut ring: Option<attach::Ring>,
+    messages: &Receiver<Message>,
+    status: &Mutex<Status>,
+) -> Result<Outcome, capture::Error> {
+    let mut records = Records::default();
+    let mut stopping = false;
+    loop {
+        // Records are taken before the notes, and pushed after them: a note that gives a record its meaning was sent
+        // before the record could be made.
+        records.clear();
+        if let Some(ring) = &mut ring {
+            ring.drain(|bytes| records.push(bytes));
+        }
+        for message in messages.try_iter() {
+            match message {
+                Message::Note(note) => pipeline.note(&note)?,
+                Message::Stop => stopping = true,
+            }
+        }
+        for record in records.iter() {
+            pipeline.frame(frame::Kind::Record, record)?;
+        }
+        pipeline.tick(clock::monotonic_ns())?;
+        if let Ok(mut shared) = status.lock() {
+            *shared = pipeline.status();
+        }
+        if stopping && records.is_empty() {
+            return pipeline.finish();
+        }
+        if !stopping {
+            std::thread::sleep(DRAIN);
+        }
+    }
+}
+
+/// Records of one drain, in one buffer.
+#[derive(Default)]
+struct Records {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Records {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_a_drain_keep_their_bounds() {
+        let mut records = Records::default();
+        for record in [&b"one"[..], b"", b"three"] {
+            records.push(record);
+        }
+        assert_eq!(records.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        records.clear();
+        assert!(records.is_empty());
+    }
+}

@@ -1,0 +1,130 @@
+//! The processes of a target: one tree per `--pid`, read from `/proc`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use procfs::process::Process as Proc;
+
+/// One process as `/proc` shows it at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Process id in the tracer's pid namespace.
+    pub pid: u32,
+    /// Parent.
+    pub parent: u32,
+    /// Start time in clock ticks since boot: tells a reused pid.
+    pub started: u64,
+    /// `/proc/PID/comm`, at most 15 bytes.
+    pub comm: String,
+    /// Command line, joined by spaces; a title set by `setproctitle` replaces it.
+    pub command: String,
+    /// `Z` or `X`: it has ended.
+    pub ended: bool,
+}
+
+/// Why a process cannot be taken as a target.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such process.
+    #[error("there is no process {0}")]
+    NoSuchPid(u32),
+    /// It has ended but was not collected.
+    #[error("process {0} has ended (it is a zombie)")]
+    Zombie(u32),
+    /// It has no user memory.
+    #[error("process {0} is a kernel thread")]
+    KernelThread(u32),
+    /// The tracer itself.
+    #[error("process {0} is this tracer itself")]
+    Own(u32),
+    /// `/proc` is not readable.
+    #[error("the process list `/proc` cannot be read")]
+    Proc(#[source] procfs::ProcError),
+}
+
+/// Reads one process; `None` if it is not there (any more).
+pub fn seen(pid: u32) -> Option<Seen> {
+    let process = Proc::new(i32::try_from(pid).ok()?).ok()?;
+    see(&process)
+}
+
+fn see(process: &Proc) -> Option<Seen> {
+    let stat = process.stat().ok()?;
+    Some(Seen {
+        pid: u32::try_from(stat.pid).ok()?,
+        parent: u32::try_from(stat.ppid).unwrap_or(0),
+        started: stat.starttime,
+        command: process.cmdline().map(|words| words.join(" ").trim().to_owned()).unwrap_or_default(),
+        comm: stat.comm,
+        ended: matches!(stat.state, 'Z' | 'X' | 'x'),
+    })
+}
+
+/// Every process of the machine that can be read now.
+pub fn all() -> Result<Vec<Seen>, Error> {
+    let list = procfs::process::all_processes().map_err(Error::Proc)?;
+    Ok(list.filter_map(Result::ok).filter_map(|process| see(&process)).collect())
+}
+
+/// Checks that `pid` can be a target, and reads it.
+pub fn target(pid: u32) -> Result<Seen, Error> {
+    if pid == std::process::id() {
+        return Err(Error::Own(pid));
+    }
+    let seen = seen(pid).ok_or(Error::NoSuchPid(pid))?;
+    if seen.ended {
+        return Err(Error::Zombie(pid));
+    }
+    if seen.command.is_empty() && std::fs::read_link(format!("/proc/{pid}/exe")).is_err() {
+        return Err(Error::KernelThread(pid));
+    }
+    Ok(seen)
+}
+
+/// The processes of `all` that are one of `roots` or below one, parents before children, without the tracer itself.
+pub fn tree(all: &[Seen], roots: &BTreeSet<u32>) -> Vec<Seen> {
+    let mut children: BTreeMap<u32, Vec<&Seen>> = BTreeMap::new();
+    for process in all {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let own = std::process::id();
+    let mut found = Vec::new();
+    let mut taken = BTreeSet::new();
+    let mut queue: Vec<&Seen> = all.iter().filter(|process| roots.contains(&process.pid)).collect();
+    while let Some(process) = queue.pop() {
+        if process.ended || process.pid == own || !taken.insert(process.pid) {
+            continue;
+        }
+        found.push(process.clone());
+        queue.extend(children.get(&process.pid).into_iter().flatten());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32, parent: u32) -> Seen {
+        Seen { pid, parent, started: 1, comm: String::new(), command: String::new(), ended: false }
+    }
+
+    #[test]
+    fn a_tree_holds_all_below_its_root_once_and_nothing_else() {
+        let all = [process(10, 1), process(11, 10), process(12, 11), process(20, 1), process(13, 10)];
+        let mut pids: Vec<u32> = tree(&all, &BTreeSet::from([10, 11])).iter().map(|p| p.pid).collect();
+        pids.sort_unstable();
+        assert_eq!(pids, [10, 11, 12, 13]);
+    }
+
+    #[test]
+    fn a_loop_of_parents_ends() {
+        let all = [process(10, 11), process(11, 10)];
+        assert_eq!(tree(&all, &BTreeSet::from([10])).len(), 2);
+    }
+
+    #[test]
+    fn this_process_is_no_target_and_neither_is_one_that_is_not_there() {
+        assert!(matches!(target(std::process::id()), Err(Error::Own(_))));
+        assert!(matches!(target(u32::MAX / 2), Err(Error::NoSuchPid(_))));
+    }
+}

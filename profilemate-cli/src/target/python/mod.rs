@@ -1,0 +1,27 @@
+//! A live CPython process, read from outside.
+//!
+//! In reading order: [`memory`] (bytes of another process), [`identify`] (which interpreter, and where), [`layout`]
+//! (its field offsets, checked on live objects), [`object`] (strings, integers, dictionaries, classes), [`resolve`]
+//! (`module:qualname` to a function object), [`interned`] (attribute names by address) and [`path`] (field paths to
+//! the operations that the kernel runs).
+//!
+//! The target may be hostile, may change while it is read, and may end at any moment. So every pointer is checked
+//! before it is believed, every loop and size is bounded, and a whole pass is bounded by [`memory::Snapshot`].
+
+pub mod identify;
+pub mod interned;
+pub mod layout;
+pub mod memory;
+pub mod object;
+pub mod path;
+pub mod resolve;
+
+mod elf;
+mod hash;
+mod maps;
+
+pub use interned::Interned;
+pub use identify::{IdentifyError, Interpreter, Symbols, Version, identify};
+pub use layout::{Layout, LayoutError, validate};
+pub use memory::{ProcessMemory, ReadBytes, Snapshot};
+pub use resolve::{Binding, Function, ResolveError, Resolver};

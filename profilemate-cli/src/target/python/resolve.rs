@@ -1,0 +1,361 @@
+//! `module:qualname` to a live function, from outside, without stopping the process.
+//!
+//! A name is found as the interpreter would find it: in `sys.modules`, the module's dictionary, and the dictionaries
+//! of the classes in the method resolution order. What the class dictionary holds counts: a decorated method is found
+//! as its outermost function, the one that callers call.
+
+use profilemate_common::memory::Memory;
+
+use super::layout::{Layout, WRAPPER_CALLABLE};
+use super::memory::{ReadBytes, Snapshot};
+use super::object::{Code, Objects};
+
+/// Layers of `__wrapped__` that are followed, at most.
+const WRAPPERS: usize = 16;
+/// Parts of a dotted name, at most.
+const PARTS: usize = 16;
+/// Times that a name is looked up before it is said not to be there: the process runs on meanwhile.
+const ATTEMPTS: usize = 3;
+/// `CO_VARARGS`.
+const FLAG_VARARGS: u32 = 0x4;
+/// `CO_GENERATOR`, `CO_COROUTINE`, `CO_ITERABLE_COROUTINE`, `CO_ASYNC_GENERATOR`.
+const FLAG_GENERATOR: u32 = 0x20 | 0x80 | 0x100 | 0x200;
+
+/// An argument's name and the address of its interned string, which is the key of a keyword argument.
+pub type Argument = (String, u64);
+
+/// How a class dictionary holds the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// A function of a module.
+    Module,
+    /// An ordinary method: argument 0 is the instance.
+    Method,
+    /// A `staticmethod`.
+    Static,
+    /// A `classmethod`: argument 0 is the class.
+    Class,
+    /// The getter of a `property`: argument 0 is the instance.
+    Property,
+}
+
+/// A live Python function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// The module that was asked for.
+    pub module: String,
+    /// The qualified name that was asked for.
+    pub qualname: String,
+    /// The `PyFunctionObject`.
+    pub address: u64,
+    /// Its `PyCodeObject`.
+    pub code: u64,
+    /// Where its vectorcall pointer lies.
+    pub vectorcall_address: u64,
+    /// The pointer now; not [`Layout::default_vectorcall`] if someone changed it, ourselves or another.
+    pub vectorcall_value: u64,
+    /// Where its version lies, 32 bits; `None` on 3.10, which has none.
+    pub version_address: Option<u64>,
+    /// Its version now; 0 if it has none.
+    pub version_value: u32,
+    /// On 3.13+ the word in the interpreter's version cache that points to this function, if one does. Whoever sets
+    /// the version to 0 must set this word to 0 too, or it outlives the function.
+    pub version_cache_slot: Option<u64>,
+    /// Its own arguments, positional ones first, then those by keyword only.
+    pub arguments: Vec<Argument>,
+    /// How many of them can be given by position.
+    pub argcount: u32,
+    /// Whether it takes `*args`.
+    pub varargs: bool,
+    /// `co_flags`.
+    pub flags: u32,
+    /// Source file as the interpreter names it.
+    pub filename: String,
+    /// First line in it.
+    pub firstlineno: u32,
+    /// Whether a call only makes a generator, coroutine or asynchronous generator.
+    pub is_generator: bool,
+    /// How it is held.
+    pub binding: Binding,
+    /// The class in the qualified name, if it is a method.
+    pub class: Option<u64>,
+    /// The class whose dictionary holds it: `class` or one of its bases.
+    pub owner: Option<u64>,
+    /// The module's dictionary.
+    pub globals: u64,
+    /// The tuple of cells, if it is a closure.
+    pub closure: Option<u64>,
+    /// Whether it has `__wrapped__`, so is a decorator's wrapper.
+    pub wrapped: bool,
+    /// Arguments of the innermost function that it wraps; by these names and positions a wrapper that takes
+    /// `*args, **kwargs` can be asked for them. Empty if it wraps none.
+    pub wrapped_arguments: Vec<Argument>,
+    /// How many of those can be given by position.
+    pub wrapped_argcount: u32,
+}
+
+impl Function {
+    /// Whether calls of it run through the interpreter's own vectorcall function.
+    pub fn is_default(&self, layout: &Layout) -> bool {
+        self.vectorcall_value == layout.default_vectorcall
+    }
+
+    /// Where argument `name` is found: its position, if it can be given by position, and the address of its name.
+    pub fn argument(&self, name: &str) -> Option<(Option<u32>, u64)> {
+        let find = |arguments: &[Argument], argcount: u32| {
+            let index = arguments.iter().position(|(own, _)| own == name)?;
+            Some(((index < argcount as usize).then_some(index as u32), arguments.get(index)?.1))
+        };
+        find(&self.arguments, self.argcount)
+            .or_else(|| self.varargs.then(|| find(&self.wrapped_arguments, self.wrapped_argcount))?)
+    }
+}
+
+/// Why a name was not resolved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The module is not in `sys.modules` (yet).
+    #[error("the module {module} is not imported")]
+    NotImported {
+        /// Module.
+        module: String,
+    },
+    /// The module or class does not have it.
+    #[error("{module} has no {qualname}")]
+    NotFound {
+        /// Module.
+        module: String,
+        /// The part of the qualified name that was not found.
+        qualname: String,
+    },
+    /// It is there but is no Python function.
+    #[error("{module}:{qualname} is a {kind}, not a Python function")]
+    NotAFunction {
+        /// Module.
+        module: String,
+        /// Qualified name.
+        qualname: String,
+        /// Its type's name.
+        kind: String,
+    },
+    /// It is there but could not be read.
+    #[error("{module}:{qualname} cannot be read: {what}")]
+    Unreadable {
+        /// Module.
+        module: String,
+        /// Qualified name.
+        qualname: String,
+        /// What could not.
+        what: &'static str,
+    },
+}
+
+/// Resolves names in one process. Keeps what it has read until [`Resolver::refresh`].
+pub struct Resolver<'m, M> {
+    snapshot: Snapshot<'m, M>,
+    layout: Layout,
+}
+
+impl<'m, M: ReadBytes> Resolver<'m, M> {
+    /// Resolves in the process whose memory is `memory` and whose checked layout is `layout`.
+    pub fn new(memory: &'m M, layout: &Layout) -> Self {
+        Self { snapshot: Snapshot::new(memory), layout: *layout }
+    }
+
+    /// Forgets what was read. To be called before names are looked up anew, and before anything is written.
+    pub fn refresh(&self) {
+        self.snapshot.refresh();
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Objects, over the reads cached in this pass.
+    pub fn objects(&self) -> Objects<'_, Snapshot<'m, M>> {
+        Objects::new(&self.snapshot, &self.layout)
+    }
+
+    /// Reads made in this pass.
+    pub fn reads(&self) -> u32 {
+        self.snapshot.reads()
+    }
+
+    fn modules(&self) -> Option<u64> {
+        self.objects().pointer(self.layout.interpreter.checked_add(self.layout.offsets.interpreter_modules)?)
+    }
+
+    /// The module object, if it is imported. (`None` in `sys.modules` means that the import was forbidden.)
+    pub fn module(&self, name: &str) -> Option<u64> {
+        let module = self.objects().dict_value(self.modules()?, name)?;
+        self.objects().is_module(module).then_some(module)
+    }
+
+    /// Which of these modules are imported, in one pass over fresh memory. Cheap enough to be asked again and again.
+    pub fn imported<'name>(&self, names: &[&'name str]) -> Vec<&'name str> {
+        self.refresh();
+        names.iter().copied().filter(|name| self.module(name).is_some()).collect()
+    }
+
+    /// Names and addresses of all imported modules.
+    pub fn module_names(&self) -> Vec<(String, u64)> {
+        let objects = self.objects();
+        let entries = self.modules().and_then(|modules| objects.dict_entries(modules)).unwrap_or_default();
+        entries.into_iter().filter_map(|entry| Some((objects.text(entry.key)?, entry.value))).collect()
+    }
+
+    /// A `str` in a module, such as `vllm.version` `__version__`.
+    pub fn module_text(&self, module: &str, name: &str) -> Option<String> {
+        let objects = self.objects();
+        objects.text(objects.dict_value(objects.module_dict(self.module(module)?)?, name)?)
+    }
+
+    /// The version that a package states in `PACKAGE.__version__`, `PACKAGE.version.__version__` or
+    /// `PACKAGE._version.__version__` / `version`.
+    pub fn package_version(&self, package: &str) -> Option<String> {
+        let places = [("", "__version__"), (".version", "__version__"), ("._version", "__version__"), ("._version", "version")];
+        places.iter().find_map(|(module, name)| self.module_text(&format!("{package}{module}"), name))
+    }
+
+    /// The class `module:qualname`.
+    pub fn class(&self, module: &str, qualname: &str) -> Result<u64, ResolveError> {
+        let found = self.walk(module, qualname)?;
+        if self.objects().is_class(found.object) { Ok(found.object) } else { Err(self.not_a_function(module, qualname, found.object)) }
+    }
+
+    /// The function `module:qualname`. What does not seem to be there is looked for again, in memory read afresh.
+    pub fn resolve(&self, module: &str, qualname: &str) -> Result<Function, ResolveError> {
+        let mut result = self.resolve_once(module, qualname);
+        for _ in 1..ATTEMPTS {
+            match &result {
+                Ok(_) | Err(ResolveError::NotImported { .. } | ResolveError::NotAFunction { .. }) => break,
+                Err(_) => {
+                    self.refresh();
+                    result = self.resolve_once(module, qualname);
+                }
+            }
+        }
+        result
+    }
+
+    fn resolve_once(&self, module: &str, qualname: &str) -> Result<Function, ResolveError> {
+        let found = self.walk(module, qualname)?;
+        let (address, binding) = self.unwrap(found.object, found.class.is_some());
+        if !self.objects().is_function(address) {
+            return Err(self.not_a_function(module, qualname, found.object));
+        }
+        let unreadable = |what| ResolveError::Unreadable { module: module.to_owned(), qualname: qualname.to_owned(), what };
+        self.describe(module, qualname, address).map_err(unreadable).map(|function| Function {
+            binding,
+            class: found.class,
+            owner: found.owner,
+            ..function
+        })
+    }
+
+    fn not_a_function(&self, module: &str, qualname: &str, object: u64) -> ResolveError {
+        let kind = self.objects().type_name_of(object).unwrap_or_else(|| "object of unknown type".to_owned());
+        ResolveError::NotAFunction { module: module.to_owned(), qualname: qualname.to_owned(), kind }
+    }
+
+    fn walk(&self, module: &str, qualname: &str) -> Result<Found, ResolveError> {
+        let objects = self.objects();
+        let missing = |part: &str| ResolveError::NotFound { module: module.to_owned(), qualname: part.to_owned() };
+        let module_object = self.module(module).ok_or_else(|| ResolveError::NotImported { module: module.to_owned() })?;
+        let mut parts = qualname.split('.').take(PARTS);
+        let first = parts.next().unwrap_or_default();
+        let dict = objects.module_dict(module_object).ok_or_else(|| missing(first))?;
+        let object = objects.dict_value(dict, first).ok_or_else(|| missing(first))?;
+        let mut found = Found { object, class: None, owner: None };
+        for part in parts {
+            let class = found.object;
+            let (owner, entry) = objects.class_attribute(class, part).ok_or_else(|| missing(qualname))?;
+            found = Found { object: entry.value, class: Some(class), owner: Some(owner) };
+        }
+        Ok(found)
+    }
+
+    /// What a static method, class method or property holds; anything else is itself.
+    fn unwrap(&self, object: u64, in_class: bool) -> (u64, Binding) {
+        let objects = self.objects();
+        let symbols = &self.layout.symbols;
+        let binding = match objects.type_of(object) {
+            Some(class) if class == symbols.type_staticmethod => Binding::Static,
+            Some(class) if class == symbols.type_classmethod => Binding::Class,
+            Some(class) if class == symbols.type_property => Binding::Property,
+            _ if in_class => return (object, Binding::Method),
+            _ => return (object, Binding::Module),
+        };
+        let inner = object.checked_add(WRAPPER_CALLABLE).and_then(|at| objects.pointer(at));
+        (inner.unwrap_or(object), binding)
+    }
+
+    fn describe(&self, module: &str, qualname: &str, address: u64) -> Result<Function, &'static str> {
+        let objects = self.objects();
+        let function = objects.function(address).ok_or("the function object")?;
+        let code = objects.code(function.code).ok_or("the code object")?;
+        let offsets = &self.layout.offsets.function;
+        let wrapped = self.innermost(address);
+        let (wrapped_arguments, wrapped_argcount) = match &wrapped {
+            Some(code) => (code.arguments.clone(), code.argcount),
+            None => (Vec::new(), 0),
+        };
+        Ok(Function {
+            module: module.to_owned(),
+            qualname: qualname.to_owned(),
+            address,
+            code: function.code,
+            vectorcall_address: address + offsets.vectorcall,
+            vectorcall_value: function.vectorcall,
+            version_address: offsets.version.map(|offset| address + offset),
+            version_value: function.version,
+            version_cache_slot: self.version_cache_slot(address, function.version),
+            arguments: code.arguments,
+            argcount: code.argcount,
+            varargs: code.flags & FLAG_VARARGS != 0,
+            flags: code.flags,
+            filename: code.filename,
+            firstlineno: code.firstlineno,
+            is_generator: code.flags & FLAG_GENERATOR != 0,
+            binding: Binding::Module,
+            class: None,
+            owner: None,
+            globals: function.globals,
+            closure: (function.closure != 0).then_some(function.closure),
+            wrapped: wrapped.is_some(),
+            wrapped_arguments,
+            wrapped_argcount,
+        })
+    }
+
+    /// The code of the innermost function along `__wrapped__`; `None` if the function has no `__wrapped__`.
+    fn innermost(&self, function: u64) -> Option<Code> {
+        let objects = self.objects();
+        let mut inner = None;
+        let mut object = function;
+        for _ in 0..WRAPPERS {
+            let Some(current) = objects.function(self.unwrap(object, false).0) else { break };
+            if object != function {
+                inner = Some(current.code);
+            }
+            let wrapped = (current.dict != 0).then(|| objects.dict_value(current.dict, "__wrapped__"));
+            let Some(wrapped) = wrapped.flatten() else { break };
+            object = wrapped;
+        }
+        objects.code(inner?)
+    }
+
+    fn version_cache_slot(&self, function: u64, version: u32) -> Option<u64> {
+        let cache = self.layout.offsets.version_cache?;
+        let index = u64::from(version.checked_rem(cache.items)?);
+        let slot = self.layout.interpreter.checked_add(cache.offset + cache.item_size * index)?;
+        (version != 0 && self.snapshot.read(slot) == Some(function)).then_some(slot)
+    }
+}
+
+struct Found {
+    object: u64,
+    class: Option<u64>,
+    owner: Option<u64>,
+}
