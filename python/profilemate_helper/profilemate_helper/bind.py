@@ -1,0 +1,125 @@
+"""Puts C callables in the place of Python functions: each enters the marker page, which calls the function.
+
+A method becomes a `method_descriptor`, as the methods of built-in types are. Calls, keywords, exceptions, subclasses,
+`super()`, bound methods and pickling work as before, and there is no additional frame in tracebacks. What a
+descriptor cannot do is look like a Python function: it has no `__code__`, `__globals__`, `__defaults__`,
+`__annotations__`, `__wrapped__`, no `__func__` once bound, and `inspect` does not take it for a function. A function
+for which that is known to matter is left alone.
+"""
+
+import ctypes
+import inspect
+import types
+
+from .page import Page, Unavailable
+
+METH_FASTCALL_KEYWORDS = 0x80 | 0x02
+# Attributes that a wrapper has by being one, and that no caller asks for.
+HARMLESS = {"__wrapped__"}
+SPECIAL = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+
+
+class MethodDef(ctypes.Structure):
+    """`PyMethodDef` of the C interface."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+class Binder:
+    """Binds methods to slots, and keeps alive for ever what the page points to."""
+
+    def __init__(self, plan):
+        self.plan = plan
+        self.page = None
+        self.unavailable = None
+        self.kept = []
+
+    def bind(self, name, module, qualname):
+        """Binds one method if that is safe, and reports. Raises only what is not foreseen."""
+        slot = reason = None
+        try:
+            holder, last = find_holder(module, qualname)
+            function = check(holder, last)
+            slot = self._replace(holder, last, function)
+        except Unavailable as error:
+            reason = str(error)
+        self.plan.report(module=name, qualname=qualname, slot=slot, reason=reason)
+
+    def _replace(self, holder, last, function):
+        page = self._page()
+        slot, entry = page.take_slot(function)
+        name = last.encode()
+        doc = documentation(function, isinstance(holder, type))
+        definition = MethodDef(name, entry, METH_FASTCALL_KEYWORDS, doc)
+        self.kept.append((function, definition, name, doc))
+        if isinstance(holder, type):
+            make = ctypes.pythonapi.PyDescr_NewMethod
+            make.restype, make.argtypes = ctypes.py_object, [ctypes.py_object, ctypes.POINTER(MethodDef)]
+            type.__setattr__(holder, last, make(holder, ctypes.byref(definition)))
+        else:
+            make = ctypes.pythonapi.PyCFunction_NewEx
+            make.restype = ctypes.py_object
+            make.argtypes = [ctypes.POINTER(MethodDef), ctypes.c_void_p, ctypes.py_object]
+            # No `self`: that is how the page's code tells a function from a method.
+            setattr(holder, last, make(ctypes.byref(definition), None, function.__module__))
+        return slot
+
+    def _page(self):
+        if self.unavailable is not None:
+            raise Unavailable(self.unavailable)
+        if self.page is None:
+            try:
+                self.page = Page(self.plan)
+            except (Unavailable, OSError, AttributeError) as error:
+                self.unavailable = str(error)
+                raise Unavailable(self.unavailable)
+        return self.page
+
+
+def find_holder(module, qualname):
+    """The class or module that holds a name, and the last part of the name."""
+    *path, last = qualname.split(".")
+    holder = module
+    for part in path:
+        holder = vars(holder).get(part)
+        if not isinstance(holder, type):
+            raise Unavailable("there is no class `%s` in the module" % part)
+    if last not in vars(holder):
+        raise Unavailable("there is no `%s` in it" % qualname)
+    return holder, last
+
+
+def check(holder, last):
+    """The function behind a name, if a C callable can stand in for it."""
+    found = vars(holder)[last]
+    if not isinstance(found, types.FunctionType):
+        raise Unavailable("it is a %s, not a plain function" % type(found).__name__)
+    if found.__code__.co_flags & SPECIAL:
+        raise Unavailable("it is a generator or a coroutine")
+    extra = sorted(set(vars(found)) - HARMLESS)
+    if extra:
+        raise Unavailable("the function has attributes of its own: %s" % ", ".join(extra))
+    return found
+
+
+def documentation(function, is_method):
+    """The doc string, with a signature in the form that `inspect` reads from C callables, where there is one."""
+    doc = function.__doc__ or ""
+    try:
+        signature = inspect.signature(function, follow_wrapped=True)
+        parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+        plain = (bool, int, float, str, type(None), type(inspect.Parameter.empty))
+        if all(isinstance(p.default, plain) for p in parameters):
+            text = str(inspect.Signature(parameters))
+            if is_method:
+                text = "($" + text[1:]
+            doc = "%s%s\n--\n\n%s" % (function.__name__, text, doc)
+    except (ValueError, TypeError):
+        pass
+    # Null bytes would end it; what cannot be encoded is no reason to fail.
+    return doc.replace("\0", "").encode("utf-8", "replace")
