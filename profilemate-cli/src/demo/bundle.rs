@@ -24,6 +24,16 @@ macro_rules! files {
     };
 }
 
+/// The Python helper, see `python/profilemate_helper`.
+pub const HELPER: &[File] = files! { "profilemate_helper":
+    "profilemate_helper/__init__.py",
+    "profilemate_helper/bind.py",
+    "profilemate_helper/hook.py",
+    "profilemate_helper/page.py",
+    "profilemate_helper/plan.py",
+    "sitecustomize.py",
+};
+
 /// The demo server: package `profilemate_demo`, and `vllm` as it sees it.
 pub const DEMO: &[File] = files! { "demo":
     "profilemate_demo/__init__.py",
