@@ -8,7 +8,7 @@ use super::look::{self, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
 use super::trouble::Trouble;
-use crate::attach::{Kernel, PAGES};
+use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
@@ -33,6 +33,7 @@ pub struct Tracker {
     options: Options,
     catalog: Catalog,
     kernel: Option<Kernel>,
+    links: Vec<Link>,
     notes: Notes,
     site: u64,
     processes: BTreeMap<u32, Tracked>,
@@ -71,6 +72,7 @@ impl Tracker {
             options,
             catalog: Catalog::vllm(),
             kernel,
+            links: Vec::new(),
             notes,
             site,
             processes: BTreeMap::new(),
@@ -268,9 +270,15 @@ impl Tracker {
             return Ok(());
         }
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
-        let mut context = Context { kernel, notes: &self.notes, next_program: &mut self.next_program, site: self.site };
+        let mut context = Context {
+            kernel,
+            links: &mut self.links,
+            notes: &self.notes,
+            next_program: &mut self.next_program,
+            site: self.site,
+        };
         if first {
-            if usize::from(self.next_page) >= PAGES {
+            if self.next_page >= PAGES {
                 return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
             }
             tracked.attachment = Some(Attachment::begin(pid, runtime, self.next_page, &mut context)?);
@@ -303,7 +311,13 @@ impl Tracker {
     }
 
     fn ledger(&self) -> Option<Ledger> {
-        self.kernel.as_ref().map(Kernel::ledger)
+        match self.kernel.as_ref()?.ledger() {
+            Ok(ledger) => Some(ledger),
+            Err(error) => {
+                log::warn!("{}", super::trouble::chain(&error));
+                None
+            }
+        }
     }
 
     /// Lets go of everything: events off, pointers back, probes away. Gives what could not be put back.
@@ -319,9 +333,7 @@ impl Tracker {
                 troubles.push((*pid, trouble));
             }
         }
-        if let Some(kernel) = &mut self.kernel {
-            kernel.detach_all();
-        }
+        attach::detach_all(std::mem::take(&mut self.links));
         self.report();
         // Dropping the pages gives their locks back.
         for tracked in self.processes.values_mut() {
