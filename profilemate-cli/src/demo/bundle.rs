@@ -60,6 +60,16 @@ pub const DEMO: &[File] = files! { "demo":
     "vllm/version.py",
 };
 
+/// The helper: a `sitecustomize`, and the package that it loads.
+pub const HELPER: &[File] = files! { "profilemate_helper":
+    "profilemate_helper/__init__.py",
+    "profilemate_helper/bind.py",
+    "profilemate_helper/hook.py",
+    "profilemate_helper/page.py",
+    "profilemate_helper/plan.py",
+    "sitecustomize.py",
+};
+
 /// A new folder that only its owner can enter: nobody else can put a module where a program imports from.
 pub fn private_folder() -> io::Result<TempDir> {
     tempfile::Builder::new()
