@@ -6,4 +6,11 @@ use bytemuck::Pod;
 pub trait Memory {
     /// Reads one `T` at `address`; `None` where the address is not readable.
     fn read<T: Pod>(&self, address: u64) -> Option<T>;
+
+    /// Reads one `T` at `address`; zeros where the address is not readable. For reads behind a pointer that was
+    /// readable a moment ago, where zero means "not there" anyway.
+    #[inline(always)]
+    fn read_or_zero<T: Pod>(&self, address: u64) -> T {
+        self.read(address).unwrap_or_else(T::zeroed)
+    }
 }

@@ -83,8 +83,9 @@ pub struct Swap {
 pub struct Slot {
     /// The `MODE_*` bits.
     pub mode: Mode,
-    /// Room for later versions.
-    pub reserved: u32,
+    /// Bytes from [`Slot::function`] to the pointer that was redirected. With it a later tracer can undo the
+    /// redirection without knowing the interpreter.
+    pub pointer_offset: u32,
     /// With [`MODE_SKIP`]: the object (`False`, `None`) whose return makes no event.
     pub skip: u64,
     /// The redirected `PyFunctionObject`; 0 if the slot is free. The journal for recovery.

@@ -82,6 +82,9 @@ pub struct Common {
     /// Print every call of a --method as a JSON line on stdout, and the plan and summary as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Exit with 3 if records were lost or a process of the target could not be attached.
+    #[arg(long)]
+    pub strict: bool,
     /// Size of the kernel ring buffer: `16M`. A power of two times 4096 bytes.
     #[arg(long, default_value = "16M", value_parser = ring_size, hide_short_help = true)]
     pub ring_size: u32,
@@ -145,10 +148,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn table(text: &str) -> Result<String, String> {
     let name = text.trim_end_matches(".csv");
-    if crate::table::NAMES.contains(&name) {
+    if crate::table::index_of(name).is_some() {
         return Ok(name.to_owned());
     }
-    Err(format!("there is no table `{name}`; there are {}", crate::table::NAMES.join(", ")))
+    Err(format!("there is no table `{name}`; there are {}", crate::table::TABLES.iter().map(|table| table.file).collect::<Vec<_>>().join(", ")))
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {

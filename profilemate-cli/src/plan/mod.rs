@@ -118,6 +118,28 @@ impl MethodPlan {
     }
 }
 
+impl ProcessPlan {
+    /// Takes what a look found. The `first` look decides; a later one adds methods whose modules came.
+    pub fn take(&mut self, found: Self, role: Role, first: bool) {
+        let mut methods = if first { Vec::new() } else { std::mem::take(&mut self.methods) };
+        methods.retain(|old| !found.methods.iter().any(|new| new.qualname == old.qualname && new.module == old.module));
+        methods.extend(found.methods.iter().cloned());
+        let technique = std::mem::replace(&mut self.technique, Technique::MethodProbes);
+        *self = Self { role, methods, technique, ..found };
+    }
+
+    /// Marks methods that were found and yet refused: (id, reason).
+    pub fn refuse(&mut self, refused: &[(String, String)]) {
+        for (id, reason) in refused {
+            for method in self.methods.iter_mut().filter(|method| &method.id == id) {
+                if method.state == MethodState::Ready {
+                    method.state = MethodState::Unbound(reason.clone());
+                }
+            }
+        }
+    }
+}
+
 impl Plan {
     /// The plan as text, for people.
     pub fn text(&self) -> String {

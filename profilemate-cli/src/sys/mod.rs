@@ -1,1 +1,8 @@
-//! To be written.
+//! Thin, safe wrappers around the system calls that have none in the crates we use. With [`crate::touch`] the only
+//! room of user space that has `unsafe`.
+
+pub mod clock;
+pub mod lock;
+pub mod process;
+pub mod ptrace;
+pub mod vm;

@@ -48,15 +48,39 @@ pub fn seen(pid: u32) -> Option<Seen> {
 }
 
 fn see(process: &Proc) -> Option<Seen> {
+    let mut seen = see_stat(process)?;
+    seen.command = command(process);
+    Some(seen)
+}
+
+fn command(process: &Proc) -> String {
+    process.cmdline().map(|words| words.join(" ").trim().to_owned()).unwrap_or_default()
+}
+
+fn see_stat(process: &Proc) -> Option<Seen> {
     let stat = process.stat().ok()?;
     Some(Seen {
         pid: u32::try_from(stat.pid).ok()?,
         parent: u32::try_from(stat.ppid).unwrap_or(0),
         started: stat.starttime,
-        command: process.cmdline().map(|words| words.join(" ").trim().to_owned()).unwrap_or_default(),
+        command: String::new(),
         comm: stat.comm,
         ended: matches!(stat.state, 'Z' | 'X' | 'x'),
     })
+}
+
+/// The tree below `roots` as it is now, parents before children, without the tracer itself. One file is read for each
+/// process of the machine, and the command lines of the tree's.
+pub fn tree_now(roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
+    let list = procfs::process::all_processes().map_err(Error::Proc)?;
+    let all: Vec<Seen> = list.filter_map(Result::ok).filter_map(|process| see_stat(&process)).collect();
+    let mut found = tree(&all, roots);
+    for process in &mut found {
+        if let Some(command) = i32::try_from(process.pid).ok().and_then(|pid| Proc::new(pid).ok()) {
+            process.command = self::command(&command);
+        }
+    }
+    Ok(found)
 }
 
 /// Every process of the machine that can be read now.

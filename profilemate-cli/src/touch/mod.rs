@@ -1,1 +1,29 @@
-//! To be written.
+//! The only room that writes into a target: it maps the marker page, and redirects functions through it.
+//!
+//! Order of effects, for one process: [`MarkerPage::find`] or [`MarkerPage::create`], [`MarkerPage::lock`], then
+//! [`redirect`], and on the way out [`restore`] or [`restore_all`]. Nothing here decides what to redirect; that is in
+//! the plan before anything here runs.
+
+mod check;
+mod code;
+mod error;
+mod mapping;
+mod page;
+mod redirect;
+mod swap;
+
+#[cfg(target_arch = "x86_64")]
+mod inject;
+#[cfg(target_arch = "x86_64")]
+mod seccomp;
+#[cfg(target_arch = "x86_64")]
+mod stopped;
+#[cfg(target_arch = "x86_64")]
+mod threads;
+
+pub use check::check;
+pub use code::{MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, method_stub, vectorcall_stub};
+pub use error::Error;
+pub use page::MarkerPage;
+pub use redirect::{Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore, restore_all};
+pub use swap::{Outcome, SwapRequest, Width, swap};

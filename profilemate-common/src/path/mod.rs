@@ -12,6 +12,8 @@
 //! The field's last operation is [`CODE_LEAF`] or [`CODE_COLLECT`]; the ops of all fields of a method stand one
 //! behind the other in its [`Program`], and the n-th leaf ends the n-th field.
 
+pub mod eval;
+
 use bytemuck::{Pod, Zeroable};
 
 /// Ops of one program, all fields together.

@@ -47,13 +47,23 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
         if !name.is_ascii() {
             return None;
         }
-        self.known(name).or_else(|| self.in_static_table(name)).or_else(|| self.in_dictionary(name)).or_else(|| {
+        let stored = || self.in_static_table(name).or_else(|| self.in_dictionary(name));
+        let harvested = || {
             self.harvest_module(module);
             self.known(name)
-        }).or_else(|| {
-            self.harvest_package(module);
-            self.known(name)
-        })
+        };
+        let found = self.known(name).or_else(stored).or_else(harvested);
+        if found.is_some() || self.stores_are_readable() {
+            return found;
+        }
+        self.harvest_package(module);
+        self.known(name)
+    }
+
+    /// Whether every interned string could be found by looking it up, so that one that was not found is not there.
+    fn stores_are_readable(&self) -> bool {
+        let name = "__init__";
+        self.resolver.layout().hash.is_some() && (self.in_static_table(name).is_some() || self.in_dictionary(name).is_some())
     }
 
     /// Names harvested so far.

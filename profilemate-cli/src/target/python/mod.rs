@@ -24,4 +24,5 @@ pub use interned::Interned;
 pub use identify::{IdentifyError, Interpreter, Symbols, Version, identify};
 pub use layout::{Layout, LayoutError, validate};
 pub use memory::{ProcessMemory, ReadBytes, Snapshot};
+pub use path::{CompileError, Compiled, Compiler, ProgramError, assemble};
 pub use resolve::{Binding, Function, ResolveError, Resolver};

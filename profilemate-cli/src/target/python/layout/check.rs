@@ -65,14 +65,15 @@ fn check<M: ReadBytes>(interpreter: &Interpreter, memory: &Snapshot<'_, M>) -> R
     let table = offsets(interpreter.version.minor).ok_or(LayoutError::UnknownVersion(interpreter.version))?;
     let mut layout = Layout::unchecked(table, interpreter.version, interpreter.symbols);
     let checks = Checks { interpreter, memory };
+    checks.started(&mut layout)?;
     checks.debug_offsets(&layout)?;
     checks.types(&layout)?;
     checks.constants(&layout)?;
-    let modules = checks.modules(&mut layout)?;
+    let modules = checks.modules(&layout)?;
     checks.version(&mut layout, &modules)?;
     layout.hash = checks.hash(&layout, &modules);
-    checks.functions(&mut layout, &modules)?;
     checks.classes(&layout, &modules)?;
+    checks.functions(&mut layout, &modules)?;
     if let Some(cache) = table.version_cache {
         checks.version_cache(&layout, cache)?;
     }
@@ -162,16 +163,23 @@ impl<M: ReadBytes> Checks<'_, M> {
         Ok(())
     }
 
-    /// `sys.modules`, and so the interpreter state, text and dictionaries.
-    fn modules(&self, layout: &mut Layout) -> Result<Vec<Entry>, LayoutError> {
+    /// The main interpreter has a state and `sys.modules`. Before that the linker may still be at work, and nothing
+    /// else is sure to be in place.
+    fn started(&self, layout: &mut Layout) -> Result<(), LayoutError> {
         let starting = |what: &str| LayoutError::Starting { what: what.to_owned() };
         let objects = Objects::new(self.memory, layout);
-        let state = objects
-            .pointer(layout.symbols.runtime.wrapping_add(layout.offsets.runtime_main))
-            .ok_or_else(|| starting("there is no main interpreter yet"))?;
-        let modules = objects
-            .pointer(state.wrapping_add(layout.offsets.interpreter_modules))
-            .ok_or_else(|| starting("there is no sys.modules yet"))?;
+        let state = objects.pointer(layout.symbols.runtime.wrapping_add(layout.offsets.runtime_main));
+        let state = state.ok_or_else(|| starting("there is no main interpreter yet"))?;
+        let modules = objects.pointer(state.wrapping_add(layout.offsets.interpreter_modules));
+        modules.ok_or_else(|| starting("there is no sys.modules yet"))?;
+        layout.interpreter = state;
+        Ok(())
+    }
+
+    /// The items of `sys.modules`, and so text and dictionaries.
+    fn modules(&self, layout: &Layout) -> Result<Vec<Entry>, LayoutError> {
+        let objects = Objects::new(self.memory, layout);
+        let modules = objects.pointer(layout.interpreter.wrapping_add(layout.offsets.interpreter_modules)).unwrap_or(0);
         if !objects.is_exact(modules, layout.symbols.type_dict) {
             return Err(self.differs("sys.modules is no dictionary"));
         }
@@ -180,7 +188,6 @@ impl<M: ReadBytes> Checks<'_, M> {
         if entries.is_empty() || 4 * named < 3 * entries.len() {
             return Err(self.differs("the keys of sys.modules are no strings"));
         }
-        layout.interpreter = state;
         Ok(entries)
     }
 
@@ -268,8 +275,11 @@ impl<M: ReadBytes> Checks<'_, M> {
                 _ => wrong += 1,
             }
         }
+        if right < ENOUGH && wrong == 0 {
+            return Err(LayoutError::Starting { what: "few functions have run".to_owned() });
+        }
         // The process runs on, so a few may have changed between the readings.
-        if right < ENOUGH || 20 * wrong > right {
+        if 20 * wrong > right {
             return Err(self.differs(format!("{wrong} of {} cached function versions are wrong", right + wrong)));
         }
         Ok(())

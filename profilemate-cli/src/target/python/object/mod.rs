@@ -13,6 +13,9 @@ mod scalar;
 mod sequence;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 
 pub use dict::{Entry, Keys};
 pub use function::{Code, FunctionObject};

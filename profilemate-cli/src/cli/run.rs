@@ -1,0 +1,194 @@
+//! The commands.
+
+use std::collections::BTreeSet;
+use std::process::{Child, Command};
+
+use super::args::{Common, Demo, Detach, Replay, Touch, Trace};
+use super::{Exit, Failure, find, print};
+use crate::catalog;
+use crate::demo::DemoTarget;
+use crate::session::{self, Finished, Options, PutBack, Wanted};
+use crate::target::process;
+
+/// `trace`.
+pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
+    let methods = catalog::user_methods(&trace.method, &trace.field).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let assume = match &trace.assume_vllm {
+        Some(text) => Some(catalog::release(text).ok_or_else(|| {
+            Failure::new(Exit::Usage, anyhow::anyhow!("`{text}` is not a version such as 0.32.0"))
+        })?),
+        None => None,
+    };
+    let mut options = Options {
+        roots: BTreeSet::new(),
+        touch: trace.touch,
+        wanted: Wanted { only: trace.common.only.clone(), without: trace.common.without.clone() },
+        methods,
+        assume,
+        ring_bytes: trace.common.ring_size,
+        output: trace.common.output.clone(),
+        duration: trace.common.duration,
+        json: trace.common.json,
+        quiet,
+        strict: trace.common.strict,
+    };
+    if !trace.run.is_empty() {
+        if !trace.pid.is_empty() {
+            return Err(Failure::new(Exit::Usage, anyhow::anyhow!("give --pid or a command, not both")));
+        }
+        return started(options, &trace.run);
+    }
+    options.roots = if trace.pid.is_empty() { find::only_server()? } else { find::given(&trace.pid)? };
+    if trace.dry_run {
+        let plan = session::plan(&options)?;
+        print::data(&if options.json { format!("{:#}", plan.json()) } else { plan.text() });
+        return Ok(Exit::Done);
+    }
+    finished(&options, session::run(&options, false)?)
+}
+
+/// `trace -- CMD`.
+fn started(mut options: Options, words: &[String]) -> Result<Exit, Failure> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Failure::new(Exit::Usage, anyhow::anyhow!("there is no command behind `--`")));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // Kept until the session is over: the command's processes read it when they start.
+    let _helper = if options.touch == Touch::None { None } else { crate::helper::prepare(&mut command, &options.methods)? };
+    let child = command.spawn().map_err(|error| {
+        Failure::new(Exit::NoTarget, anyhow::Error::new(error).context(format!("cannot start `{program}`")))
+    })?;
+    let guard = Started(child);
+    options.roots = BTreeSet::from([guard.0.id()]);
+    let done = session::run(&options, true);
+    drop(guard);
+    finished(&options, done?)
+}
+
+/// The command that we started. It is asked to end when we do.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(None)) {
+            return;
+        }
+        if let Ok(pidfd) = crate::sys::process::PidFd::open(self.0.id()) {
+            let _ended = pidfd.kill(rustix::process::Signal::TERM);
+            let _late = pidfd.ends_within(std::time::Duration::from_secs(30));
+        }
+        let _collected = self.0.try_wait();
+    }
+}
+
+/// `demo`.
+pub(super) fn demo(demo: &Demo, quiet: bool) -> Result<Exit, Failure> {
+    let duration = demo.common.duration.unwrap_or(std::time::Duration::from_secs(8));
+    let target = DemoTarget::start(&crate::demo::Options {
+        duration: duration + std::time::Duration::from_secs(5),
+        python: demo.python.clone(),
+        ..crate::demo::Options::default()
+    })
+    .map_err(|error| {
+        Failure::new(Exit::NoTarget, error).hint("any Python of 3.10, 3.12 or 3.13 will do; `--python PATH` names one")
+    })?;
+    if !quiet {
+        print::note(&format!(
+            "demo target: process {} (engine {}, worker {:?}) on {}",
+            target.pid, target.engine_core, target.workers, target.interpreter.path.display()
+        ));
+    }
+    let options = demo_options(&demo.common, target.pid, duration, quiet);
+    let done = session::run(&options, false);
+    drop(target);
+    finished(&options, done?)
+}
+
+fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet: bool) -> Options {
+    Options {
+        roots: BTreeSet::from([pid]),
+        touch: Touch::Probes,
+        wanted: Wanted { only: common.only.clone(), without: common.without.clone() },
+        methods: Vec::new(),
+        assume: None,
+        ring_bytes: common.ring_size,
+        output: common.output.clone(),
+        duration: Some(duration),
+        json: common.json,
+        quiet,
+        strict: common.strict,
+    }
+}
+
+/// Tells how a session ended: a summary on stderr, the folder on stdout.
+fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
+    for (pid, trouble) in &done.troubles {
+        print::note(&format!("process {pid} was not traced: {}", trouble.reason));
+        if let Some(hint) = &trouble.hint {
+            print::note(&format!("  hint: {hint}"));
+        }
+    }
+    if !options.quiet {
+        print::note(&format!("{}; {} processes were attached", done.reason, done.attached));
+        for (table, rows) in &done.outcome.rows {
+            print::note(&format!("  {table:<24} {rows:>9} rows"));
+        }
+        print::note(&format!("  {} events, {} lost", done.outcome.received, done.outcome.lost));
+    }
+    print::data(&done.folder.display().to_string());
+    let incomplete = done.outcome.lost > 0 || !done.troubles.is_empty();
+    Ok(if options.strict && incomplete { Exit::Incomplete } else { Exit::Done })
+}
+
+/// `detach`.
+pub(super) fn detach(detach: &Detach) -> Result<Exit, Failure> {
+    let roots = find::given(&detach.pid)?;
+    let tree = process::tree_now(&roots).map_err(|error| Failure::new(Exit::Failed, error))?;
+    let mut restored = 0;
+    let mut worst = None;
+    for seen in tree {
+        match session::put_back(seen.pid) {
+            Ok(PutBack::Nothing) => {}
+            Ok(PutBack::Restored(pointers)) => {
+                restored += pointers;
+                print::note(&format!("process {}: {pointers} pointers put back", seen.pid));
+            }
+            Err(trouble) => {
+                print::note(&format!("process {}: {}", seen.pid, trouble.reason));
+                worst = Some(trouble);
+            }
+        }
+    }
+    if let Some(trouble) = worst {
+        return Err(trouble.into());
+    }
+    if restored == 0 {
+        print::note("nothing to put back");
+    }
+    Ok(Exit::Done)
+}
+
+/// `replay`.
+pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
+    let recording = if replay.recording.is_dir() {
+        replay.recording.join(crate::capture::pipeline::CAPTURE_FILE)
+    } else {
+        replay.recording.clone()
+    };
+    std::fs::create_dir_all(&replay.output).map_err(|error| {
+        Failure::new(Exit::Output, anyhow::Error::new(error).context(format!("cannot make `{}`", replay.output.display())))
+    })?;
+    let outcome = crate::capture::replay(&recording, &replay.output).map_err(|error| {
+        let exit = if matches!(error, crate::capture::Error::Sink(_)) { Exit::Output } else { Exit::Failed };
+        Failure::new(exit, error).hint("give a session folder or its `events.pmrec`")
+    })?;
+    if !quiet {
+        for (table, rows) in &outcome.rows {
+            print::note(&format!("  {table:<24} {rows:>9} rows"));
+        }
+    }
+    let folder = outcome.folder.canonicalize().unwrap_or(outcome.folder);
+    print::data(&folder.display().to_string());
+    Ok(Exit::Done)
+}

@@ -1,0 +1,283 @@
+//! One process that is attached: its marker page, and the methods bound to slots of it.
+
+use std::collections::BTreeMap;
+
+use profilemate_common::page::{self, MODE_OFF, Mode};
+
+use super::look::{Ready, Runtime};
+use super::trouble::{Trouble, chain};
+use crate::attach::Kernel;
+use crate::cli::Exit;
+use crate::event::{self, Counters, Note, SlotCounters};
+use crate::target::python::{Compiled, Layout, assemble};
+use crate::touch::{MarkerPage, Redirect, VersionCache, VersionWrite, redirect, restore, restore_all};
+
+use super::pump::Notes;
+
+/// One attached process.
+pub struct Attachment {
+    page: MarkerPage,
+    index: u16,
+    bound: Vec<Bound>,
+    /// Counters of the page when it was attached: a page can have served an earlier session.
+    before: BTreeMap<u8, SlotCounters>,
+    layout: Layout,
+}
+
+/// A method bound to a slot.
+#[derive(Clone, Debug)]
+struct Bound {
+    slot: u8,
+    function: u64,
+    mode: Mode,
+}
+
+/// What binding needs beside the process itself.
+pub struct Context<'c> {
+    /// The loaded programs.
+    pub kernel: &'c mut Kernel,
+    /// Where notes go.
+    pub notes: &'c Notes,
+    /// Next program id.
+    pub next_program: &'c mut u32,
+    /// Offset of the probed instruction in the page.
+    pub site: u64,
+}
+
+impl Attachment {
+    /// Maps (or finds) the page of a process and probes it. Nothing is redirected yet.
+    pub fn begin(pid: u32, runtime: &Runtime, index: u16, context: &mut Context<'_>) -> Result<Self, Trouble> {
+        let original = runtime.layout.default_vectorcall;
+        let (page, undone) = MarkerPage::acquire(pid, original)?;
+        if undone.restored + undone.already + undone.left > 0 {
+            log::info!("process {pid}: put back {} functions that an earlier tracer left", undone.restored);
+        }
+        match page.stood_ns() {
+            Some(ns) => log::info!("process {pid}: marker page mapped, one thread stood for {} us", ns / 1000),
+            None => log::info!("process {pid}: marker page of an earlier session reused"),
+        }
+        context.kernel.set_layout(u32::from(index), &runtime.layout.kernel)?;
+        context.kernel.attach_page(&page.uprobe_path(), context.site, index)?;
+        let before = page.slots()?.iter().zip(0_u8..).map(|(slot, number)| (number, counters(number, slot))).collect();
+        Ok(Self { page, index, bound: Vec::new(), before, layout: runtime.layout })
+    }
+
+    /// The attachment of a forked child: the page, its probe and all redirected pointers are its parent's, copied.
+    pub fn inherited(&self, child: u32) -> Result<Option<Self>, Trouble> {
+        let Some(page) = self.page.inherited_by(child)? else { return Ok(None) };
+        let before = page.slots()?.iter().zip(0_u8..).map(|(slot, number)| (number, counters(number, slot))).collect();
+        Ok(Some(Self { page, index: self.index, bound: self.bound.clone(), before, layout: self.layout }))
+    }
+
+    /// Index of the page.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Redirects methods into slots of the page, each with its program. Gives those that were not, and why.
+    pub fn bind(&mut self, ready: &[Ready], context: &mut Context<'_>) -> Result<Vec<(String, String)>, Trouble> {
+        let mut refused = Vec::new();
+        let mut requests = Vec::new();
+        let mut chosen = Vec::new();
+        for ready in ready {
+            match self.request(ready) {
+                Ok(request) => {
+                    requests.push(request);
+                    chosen.push(ready);
+                }
+                Err(reason) => refused.push((ready.method.id.clone(), reason)),
+            }
+        }
+        let outcomes = redirect(&self.page, &requests)?;
+        for ((ready, request), outcome) in chosen.into_iter().zip(&requests).zip(outcomes) {
+            match outcome {
+                Ok(redirected) => {
+                    let mode = ready.method.events.mode();
+                    self.describe(ready, redirected.slot, mode, context)?;
+                    self.page.set_mode(redirected.slot, mode)?;
+                    self.bound.push(Bound { slot: redirected.slot, function: request.function, mode });
+                }
+                Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
+            }
+        }
+        Ok(refused)
+    }
+
+    fn request(&self, ready: &Ready) -> Result<Redirect, String> {
+        let function = &ready.function;
+        if self.bound.iter().any(|bound| bound.function == function.address) {
+            return Err("the same function is bound already".to_owned());
+        }
+        let ours = (0..page::SLOTS as u8).any(|slot| self.page.vectorcall_address(slot) == function.vectorcall_value);
+        if !function.is_default(&self.layout) && !ours {
+            return Err(format!(
+                "another tool has changed its vectorcall pointer (to {:#x}); it is left alone",
+                function.vectorcall_value
+            ));
+        }
+        Ok(Redirect {
+            function: function.address,
+            vectorcall_address: function.vectorcall_address,
+            expected: self.layout.default_vectorcall,
+            version: function.version_address.map(|address| VersionWrite { address, value: 0 }),
+            version_cache: function
+                .version_cache_slot
+                .map(|address| VersionCache { address, expected: function.address }),
+            // Switched on once the slot's program is there.
+            mode: MODE_OFF,
+            skip: self.layout.kernel.false_,
+        })
+    }
+
+    /// Says in the stream what the slot holds, and loads what its events read.
+    fn describe(&mut self, ready: &Ready, slot: u8, mode: Mode, context: &mut Context<'_>) -> Result<(), Trouble> {
+        let method = &ready.method;
+        context.notes.send(Note::Method(event::Method {
+            pid: self.page.pid(),
+            page: self.index,
+            slot,
+            id: method.id.clone(),
+            module: method.module.clone(),
+            qualname: method.qualname.clone(),
+            operation: method.operation.clone(),
+            mode,
+        }));
+        if mode & (page::MODE_RETURN | page::MODE_ENTRY) == 0 {
+            return Ok(());
+        }
+        let (fields, compiled): (Vec<event::Field>, Vec<Compiled>) = ready
+            .fields
+            .iter()
+            .filter_map(|(name, path, compiled)| {
+                let compiled = compiled.as_ref().ok()?.clone();
+                Some((event::Field { name: name.clone(), path: path.clone(), shape: compiled.shape }, compiled))
+            })
+            .unzip();
+        *context.next_program += 1;
+        let id = *context.next_program;
+        let program = assemble(id, u32::from(self.index), &compiled)
+            .map_err(|error| Trouble::lasting(Exit::Usage, format!("{}: {error}", method.qualname)))?;
+        context.notes.send(Note::Program(event::Program {
+            id,
+            page: self.index,
+            slot,
+            none: self.layout.kernel.none,
+            true_: self.layout.kernel.true_,
+            false_: self.layout.kernel.false_,
+            fields,
+        }));
+        context.kernel.set_program(self.index, slot, &program)?;
+        Ok(())
+    }
+
+    /// Counters since the session attached.
+    pub fn counters(&self, at_ns: u64) -> Option<Counters> {
+        let slots = self.page.slots().ok()?;
+        let slots = self
+            .bound
+            .iter()
+            .filter_map(|bound| {
+                let now = counters(bound.slot, slots.get(usize::from(bound.slot))?);
+                Some(since(now, self.before.get(&bound.slot)))
+            })
+            .collect();
+        Some(Counters { pid: self.page.pid(), page: self.index, at_ns, slots })
+    }
+
+    /// Stops events: calls pass through, and are only counted.
+    pub fn silence(&self) {
+        for bound in &self.bound {
+            if let Err(error) = self.page.set_mode(bound.slot, MODE_OFF) {
+                log::debug!("process {}: {}", self.page.pid(), chain(&error));
+            }
+        }
+    }
+
+    /// Puts every pointer back. Tried again if no thread could be stopped in time.
+    pub fn restore(&self) -> Result<(), Trouble> {
+        let slots: Vec<u8> = self.bound.iter().map(|bound| bound.slot).collect();
+        let mut last = None;
+        for _ in 0..5 {
+            match restore(&self.page, &slots) {
+                Ok(restored) => {
+                    log::info!(
+                        "process {}: {} pointers put back, {} were already, {} left to others",
+                        self.page.pid(),
+                        restored.restored,
+                        restored.already,
+                        restored.left
+                    );
+                    return Ok(());
+                }
+                Err(crate::touch::Error::Gone { .. }) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or_else(|| Trouble::lasting(Exit::Failed, "not restored"), Trouble::from))
+    }
+
+    /// The modes that its slots have, for tests and messages.
+    pub fn modes(&self) -> Vec<(u8, Mode)> {
+        self.bound.iter().map(|bound| (bound.slot, bound.mode)).collect()
+    }
+}
+
+/// What [`put_back`] found in one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutBack {
+    /// No page, or nothing redirected.
+    Nothing,
+    /// So many pointers were put back.
+    Restored(usize),
+}
+
+/// Puts back what a killed tracer left in process `pid`.
+pub fn put_back(pid: u32) -> Result<PutBack, Trouble> {
+    let mut restored = 0;
+    for page in MarkerPage::find_all(pid)? {
+        page.lock()?;
+        restored += restore_all(&page)?.restored;
+        page.unlock()?;
+    }
+    Ok(if restored == 0 { PutBack::Nothing } else { PutBack::Restored(restored) })
+}
+
+fn counters(number: u8, slot: &page::Slot) -> SlotCounters {
+    SlotCounters {
+        slot: number,
+        calls: slot.calls,
+        marks: slot.marks,
+        cycles: slot.cycles,
+        histogram: (0_u8..).zip(slot.histogram).filter(|(_, calls)| *calls > 0).collect(),
+    }
+}
+
+fn since(now: SlotCounters, before: Option<&SlotCounters>) -> SlotCounters {
+    let Some(before) = before else { return now };
+    let earlier = |bucket: u8| before.histogram.iter().find(|(own, _)| *own == bucket).map_or(0, |(_, calls)| *calls);
+    SlotCounters {
+        slot: now.slot,
+        calls: now.calls.wrapping_sub(before.calls),
+        marks: now.marks.wrapping_sub(before.marks),
+        cycles: now.cycles.wrapping_sub(before.cycles),
+        histogram: now
+            .histogram
+            .into_iter()
+            .map(|(bucket, calls)| (bucket, calls.wrapping_sub(earlier(bucket))))
+            .filter(|(_, calls)| *calls > 0)
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_an_earlier_session_do_not_count() {
+        let before = SlotCounters { slot: 1, calls: 10, marks: 10, cycles: 100, histogram: vec![(5, 10)] };
+        let now = SlotCounters { slot: 1, calls: 13, marks: 11, cycles: 160, histogram: vec![(5, 11), (6, 2)] };
+        let expected = SlotCounters { slot: 1, calls: 3, marks: 1, cycles: 60, histogram: vec![(5, 1), (6, 2)] };
+        assert_eq!(since(now, Some(&before)), expected);
+    }
+}

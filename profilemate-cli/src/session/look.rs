@@ -1,0 +1,212 @@
+//! Looking at one process: its interpreter, its vLLM, its methods. Reads only; the result is a plan.
+
+use semver::Version;
+
+use super::options::Options;
+use super::trouble::Trouble;
+use crate::catalog::{self, Catalog, Method};
+use crate::cli::Exit;
+use crate::cli::args::Touch;
+use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
+use crate::target::process::Seen;
+use crate::target::python::{
+    Compiled, Compiler, Function, Interned, Interpreter, Layout, ProcessMemory, ResolveError, Resolver, identify, validate,
+};
+use crate::target::role::{self, Role};
+
+/// An interpreter that was identified and whose layout was checked.
+pub struct Runtime {
+    /// The process's memory.
+    pub memory: ProcessMemory,
+    /// The interpreter.
+    pub interpreter: Interpreter,
+    /// Its layout.
+    pub layout: Layout,
+}
+
+impl Runtime {
+    /// Opens the interpreter of process `pid`.
+    pub fn open(pid: u32) -> Result<Self, Trouble> {
+        let memory = ProcessMemory { pid };
+        let interpreter = identify(pid, &memory)?;
+        let layout = validate(&interpreter, &memory)?;
+        Ok(Self { memory, interpreter, layout })
+    }
+}
+
+/// A method that can be bound.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Its entry in the catalogue.
+    pub method: Method,
+    /// The live function.
+    pub function: Function,
+    /// Its fields, compiled: name, path, and ops or why not.
+    pub fields: Vec<(String, String, Result<Compiled, String>)>,
+}
+
+/// What looking at a process found.
+pub struct Found {
+    /// The plan for it.
+    pub plan: ProcessPlan,
+    /// Methods to bind now.
+    pub ready: Vec<Ready>,
+    /// Methods to bind when their module is imported.
+    pub missing: Vec<Method>,
+}
+
+/// Looks for `wanted` methods in one process. With `vllm`, they are the catalogue's for that version.
+pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method]) -> Found {
+    let resolver = Resolver::new(&runtime.memory, &runtime.layout);
+    let interned = Interned::new(&resolver);
+    let mut found = Found { plan: bare_plan(seen), ready: Vec::new(), missing: Vec::new() };
+    found.plan.python = Some(runtime.layout.version.to_string());
+    found.plan.interpreter = Some(runtime.interpreter.path.clone());
+    found.plan.vllm = resolver.package_version("vllm");
+    for method in wanted {
+        let (plan, ready) = look_for(method, &resolver, &interned);
+        match plan.state {
+            MethodState::NotImported => found.missing.push(method.clone()),
+            MethodState::Ready | MethodState::Unbound(_) => {}
+        }
+        found.plan.methods.push(plan);
+        found.ready.extend(ready);
+    }
+    found
+}
+
+fn look_for(
+    method: &Method,
+    resolver: &Resolver<'_, ProcessMemory>,
+    interned: &Interned<'_, '_, ProcessMemory>,
+) -> (MethodPlan, Option<Ready>) {
+    let mut plan = MethodPlan {
+        id: method.id.clone(),
+        module: method.module.clone(),
+        qualname: method.qualname.clone(),
+        events: method.events,
+        state: MethodState::NotImported,
+        fields: Vec::new(),
+        reads: 0,
+    };
+    let function = match resolver.resolve(&method.module, &method.qualname) {
+        Ok(function) => function,
+        Err(ResolveError::NotImported { .. }) => return (plan, None),
+        Err(error) => {
+            plan.state = MethodState::Unbound(error.to_string());
+            return (plan, None);
+        }
+    };
+    if function.is_generator {
+        log::info!("{}: its calls only make a generator or coroutine; they are seen, its steps are not", method.qualname);
+    }
+    let version = resolver.package_version("vllm").and_then(|text| catalog::release(&text));
+    let mut compiler = Compiler::new(interned, &function);
+    for (prefix, class) in &method.classes {
+        compiler = compiler.class_of(prefix, class);
+    }
+    let mut fields = Vec::new();
+    for field in &method.fields {
+        let there = version.as_ref().is_none_or(|version| field.versions.matches(version));
+        if !there {
+            continue;
+        }
+        let compiled = compiler.compile(&field.path).map_err(|error| error.to_string());
+        plan.reads += compiled.as_ref().map_or(0, |compiled| compiled.ops.len() as u32);
+        plan.fields.push((field.name.clone(), field.path.clone(), compiled.as_ref().err().cloned()));
+        fields.push((field.name.clone(), field.path.clone(), compiled));
+    }
+    plan.state = MethodState::Ready;
+    (plan, Some(Ready { method: method.clone(), function, fields }))
+}
+
+/// What a process is and which methods are wanted in it, before its functions are looked for.
+pub enum Wish {
+    /// These methods.
+    Methods(Vec<Method>),
+    /// Nothing now, but look again: something may change.
+    Later(String),
+    /// Nothing.
+    Never(Trouble),
+}
+
+/// Decides which methods are wanted in a process.
+pub fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Option<&str>) -> Wish {
+    let mut methods = Vec::new();
+    match (role, vllm) {
+        (Role::ApiServer, _) => {}
+        (_, None) if options.methods.is_empty() => return Wish::Later("vLLM is not imported".to_owned()),
+        (_, None) => {}
+        (_, Some(text)) => match version(catalog, options, text) {
+            Ok(version) => methods.extend(catalog.select(&version, |table| options.wanted.table(table)).into_iter().cloned()),
+            Err(trouble) if options.methods.is_empty() => return Wish::Never(trouble),
+            Err(trouble) => log::warn!("{}", trouble.reason),
+        },
+    }
+    methods.extend(options.methods.iter().cloned());
+    if methods.is_empty() {
+        return Wish::Later("it is the API server: its engine runs in another process".to_owned());
+    }
+    Wish::Methods(methods)
+}
+
+fn version(catalog: &Catalog, options: &Options, text: &str) -> Result<Version, Trouble> {
+    let own = catalog::release(text).filter(|version| catalog.range.matches(version));
+    own.or_else(|| options.assume.clone()).ok_or_else(|| {
+        Trouble::lasting(
+            Exit::Unsupported,
+            format!("its vLLM is {text}, and the catalogue knows {} only", catalog.range),
+        )
+        .hint("`--assume-vllm VERSION` takes it for another version; every method is still checked against the process")
+    })
+}
+
+/// A plan that does nothing yet.
+pub fn bare_plan(seen: &Seen) -> ProcessPlan {
+    let title = role::title(seen);
+    ProcessPlan {
+        pid: seen.pid,
+        title: if seen.command.is_empty() { seen.comm.clone() } else { seen.command.chars().take(120).collect() },
+        role: title.map_or(Role::Other, |title| title.role),
+        engine: title.and_then(|title| title.engine),
+        rank: title.and_then(|title| title.rank),
+        python: None,
+        interpreter: None,
+        vllm: None,
+        technique: Technique::Wait("not looked at yet".to_owned()),
+        methods: Vec::new(),
+    }
+}
+
+/// The technique for a process whose methods are known.
+pub fn technique(runtime: &Runtime, options: &Options, has_page: bool) -> Technique {
+    if options.touch == Touch::None {
+        return Technique::None("--touch none: nothing is written into the target".to_owned());
+    }
+    if runtime.layout.honours_vectorcall() {
+        return Technique::MethodProbes;
+    }
+    if has_page {
+        return Technique::Helper;
+    }
+    Technique::Wait(format!(
+        "CPython {} calls Python functions without looking at their vectorcall pointer, so a running server cannot be \
+         redirected from outside; start it with `profilemate trace -- CMD`, which loads the helper",
+        runtime.layout.version
+    ))
+}
+
+/// vLLM's version in the process, if it is imported.
+pub fn imported_version(runtime: &Runtime) -> Option<String> {
+    Resolver::new(&runtime.memory, &runtime.layout).package_version("vllm")
+}
+
+/// Role told by the modules that a process has imported, where it has no title.
+pub fn role_by_modules(runtime: &Runtime) -> Role {
+    let resolver = Resolver::new(&runtime.memory, &runtime.layout);
+    let imported = resolver.imported(&["vllm.v1.core.sched.scheduler", "vllm.v1.worker.gpu_worker"]);
+    if imported.contains(&"vllm.v1.core.sched.scheduler") {
+        return Role::EngineCore;
+    }
+    if imported.is_empty() { Role::Other } else { Role::Worker }
+}

@@ -1,0 +1,177 @@
+//! One run from attach to detach: the only place that has effects in order.
+
+mod attachment;
+mod look;
+pub mod options;
+mod pump;
+mod start;
+mod status;
+mod tracker;
+mod trouble;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::capture::Outcome;
+use crate::cli::{Exit, Failure};
+use crate::event::Note;
+use crate::plan::Plan;
+use crate::sys::clock;
+
+pub use attachment::{PutBack, put_back};
+pub use options::{Options, Wanted};
+pub use trouble::Trouble;
+
+use pump::Pump;
+use tracker::{Progress, Tracker};
+
+/// Time between polls while a young process may still import what is looked for.
+const POLL_YOUNG: Duration = Duration::from_millis(100);
+/// Time between polls otherwise.
+const POLL: Duration = Duration::from_millis(500);
+/// Time between reports of counters.
+const REPORT: Duration = Duration::from_millis(500);
+/// Time between two readings of cycle counter and clock at the start, which give the cycle's length at once.
+const CALIBRATION: Duration = Duration::from_millis(20);
+
+/// What came of a session.
+#[derive(Debug)]
+pub struct Finished {
+    /// The session's folder, absolute.
+    pub folder: PathBuf,
+    /// Rows, losses.
+    pub outcome: Outcome,
+    /// Why it ended.
+    pub reason: &'static str,
+    /// Processes that were attached at the end.
+    pub attached: usize,
+    /// What could not be attached or put back: (pid, why).
+    pub troubles: Vec<(u32, Trouble)>,
+}
+
+/// Makes the plan for a target as it is now, and changes nothing.
+pub fn plan(options: &Options) -> Result<Plan, Failure> {
+    let (tracker, site) = start::look_only(options)?;
+    Ok(Plan { site, processes: tracker.plans() })
+}
+
+/// Traces a target until the duration is over, the target ends, or a signal comes. `started` is a command that this
+/// run has started itself: processes may be long in coming.
+pub fn run(options: &Options, started: bool) -> Result<Finished, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot start the timer")))?;
+    runtime.block_on(trace(options, started))
+}
+
+async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
+    let mut signals = Signals::new()?;
+    let start::Started { mut tracker, pump, folder } = start::start(options)?;
+    tracker.poll()?;
+    if !started && !tracker.hopeful() {
+        let trouble = tracker.troubles().into_iter().next().map(|(_, trouble)| trouble);
+        drop(pump.finish());
+        start::discard(&folder);
+        return Err(trouble
+            .unwrap_or_else(|| Trouble::lasting(Exit::NoTarget, "the target has ended"))
+            .into());
+    }
+    let reason = follow(options, &mut tracker, &pump, &mut signals).await;
+    let attached = tracker.attached();
+    let mut troubles: Vec<(u32, Trouble)> =
+        tracker.troubles().into_iter().filter(|(_, trouble)| !trouble.passing && trouble.exit != Exit::Done).collect();
+    troubles.extend(tracker.detach());
+    calibrate(&pump);
+    pump.notes().send(Note::Ended {
+        at_ns: clock::monotonic_ns(),
+        wall: jiff::Timestamp::now().to_string(),
+        reason: reason.to_owned(),
+    });
+    let outcome = pump.finish().map_err(start::output_failure)?;
+    Ok(Finished { folder, outcome, reason, attached, troubles })
+}
+
+/// Polls, reports and shows the status until something ends the session; tells what.
+async fn follow(options: &Options, tracker: &mut Tracker, pump: &Pump, signals: &mut Signals) -> &'static str {
+    let deadline = options.duration.map(|duration| tokio::time::Instant::now() + duration);
+    let mut status = status::StatusLine::new(options.quiet);
+    let mut reported = Instant::now();
+    loop {
+        let pause = if tracker.young() { POLL_YOUNG } else { POLL };
+        let next = tokio::time::Instant::now() + pause;
+        let wake = deadline.map_or(next, |deadline| next.min(deadline));
+        tokio::select! {
+            () = tokio::time::sleep_until(wake) => {}
+            () = signals.any() => {
+                status.clear();
+                return "interrupted";
+            }
+        }
+        match tracker.poll() {
+            Ok(Progress::Going) => {}
+            Ok(Progress::Ended) => {
+                status.clear();
+                return "target ended";
+            }
+            Err(trouble) => log::warn!("{}", trouble.reason),
+        }
+        if reported.elapsed() >= REPORT {
+            reported = Instant::now();
+            tracker.report();
+            calibrate(pump);
+        }
+        if let Some(numbers) = pump.status() {
+            status.show(&numbers);
+        }
+        if pump.has_failed() {
+            status.clear();
+            return "output failed";
+        }
+        if deadline.is_some_and(|deadline| tokio::time::Instant::now() >= deadline) {
+            status.clear();
+            return "duration reached";
+        }
+    }
+}
+
+/// Puts a reading of cycle counter and clock into the stream.
+fn calibrate(pump: &Pump) {
+    // The clock is read between two readings of the counter; their mean belongs to it.
+    let before = clock::cycles();
+    let monotonic_ns = clock::monotonic_ns();
+    let after = clock::cycles();
+    pump.notes().send(Note::Clock { cycles: before + (after - before) / 2, monotonic_ns });
+}
+
+/// The signals that end a session.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot listen for signals"))
+            })
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}

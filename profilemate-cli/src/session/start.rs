@@ -1,0 +1,133 @@
+//! Getting a session under way: kernel programs, session folder, pump, tracker.
+
+use std::path::{Path, PathBuf};
+
+use super::options::Options;
+use super::pump::{Notes, Pump};
+use super::tracker::Tracker;
+use super::{CALIBRATION, calibrate};
+use crate::attach::{self, Kernel};
+use crate::capture::Pipeline;
+use crate::cli::args::Touch;
+use crate::cli::{Exit, Failure};
+use crate::event::{self, Note};
+use crate::sys::clock;
+use crate::{sink, touch};
+
+/// A session that is under way.
+pub(super) struct Started {
+    pub(super) tracker: Tracker,
+    pub(super) pump: Pump,
+    pub(super) folder: PathBuf,
+}
+
+/// Version of the stream's format.
+const FORMAT: u32 = 1;
+
+pub(super) fn start(options: &Options) -> Result<Started, Failure> {
+    // The kernel first: without it no folder is made.
+    let mut kernel = match options.touch {
+        Touch::None => None,
+        Touch::Probes | Touch::Helper => Some(load(options)?),
+    };
+    let ring = match &mut kernel {
+        Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
+        None => None,
+    };
+    let (name, folder) = session_folder(&options.output)?;
+    let pipeline = Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
+    let pump = Pump::start(pipeline, ring, options.json)
+        .map_err(|error| Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot start a thread")))?;
+    introduce(&pump, options, name);
+    let (site, words) = site(options.touch != Touch::None);
+    log::info!("probe site: {words}");
+    let tracker = Tracker::new(options.clone(), kernel, site, pump.notes().clone());
+    Ok(Started { tracker, pump, folder })
+}
+
+/// A tracker that has looked once, and will not touch anything; and the probe site in words.
+pub(super) fn look_only(options: &Options) -> Result<(Tracker, String), Failure> {
+    let (site, words) = site(false);
+    let mut tracker = Tracker::new(options.clone(), None, site, Notes::nowhere());
+    tracker.poll()?;
+    Ok((tracker, words))
+}
+
+/// The first notes of a session: what it is, how long a cycle is, which tables are left out.
+fn introduce(pump: &Pump, options: &Options, id: String) {
+    let notes = pump.notes();
+    notes.send(Note::Session(event::Session {
+        format: FORMAT,
+        id,
+        started_ns: clock::monotonic_ns(),
+        started_wall: jiff::Timestamp::now().to_string(),
+        command: std::env::args().collect(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        tool: env!("CARGO_PKG_VERSION").to_owned(),
+    }));
+    calibrate(pump);
+    std::thread::sleep(CALIBRATION);
+    calibrate(pump);
+    for table in crate::table::TABLES {
+        let reason = if table.file == "methods" && options.methods.is_empty() {
+            "no `--method` was given"
+        } else if !options.wanted.table(table.file) && table.file != "methods" {
+            "left out by `--only` or `--without`"
+        } else if options.touch == Touch::None {
+            "`--touch none`: nothing is written into the target, so no method is probed"
+        } else {
+            continue;
+        };
+        notes.send(Note::NotCovered { table: table.file.to_owned(), reason: reason.to_owned() });
+    }
+}
+
+fn load(options: &Options) -> Result<Kernel, Failure> {
+    Kernel::load(attach::Options { ring_bytes: options.ring_bytes }).map_err(kernel_failure)
+}
+
+fn kernel_failure(error: attach::Error) -> Failure {
+    super::Trouble::from(error).into()
+}
+
+/// Which instruction of the page is probed: the five-byte nop only where a forked child of our own survived it.
+fn site(may_test: bool) -> (u64, String) {
+    if may_test && attach::nop5_is_fork_safe() {
+        return (touch::MARK_NOP5_OFFSET as u64, "five-byte nop (a forked child of our own survived it here)".to_owned());
+    }
+    let why = if may_test {
+        "one-byte nop (the five-byte one is not fork-safe on this kernel, or could not be shown to be)"
+    } else {
+        "one-byte nop, unless the self-test of the five-byte one passes at the attach"
+    };
+    (touch::MARK_NOP1_OFFSET as u64, why.to_owned())
+}
+
+/// Makes `<output>/session_<YYYYMMDD_HHMMSS>_<short id>`, as an absolute path.
+fn session_folder(output: &Path) -> Result<(String, PathBuf), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Output, anyhow::Error::new(error).context(format!("cannot make a folder in `{}`", output.display())))
+            .hint("choose another folder with `--output`")
+    };
+    std::fs::create_dir_all(output).map_err(failed)?;
+    let output = output.canonicalize().map_err(failed)?;
+    let now = jiff::Zoned::now();
+    let id: String = std::iter::repeat_with(fastrand::lowercase).take(6).collect();
+    let name = format!("session_{}_{id}", now.strftime("%Y%m%d_%H%M%S"));
+    let folder = output.join(&name);
+    std::fs::create_dir(&folder).map_err(failed)?;
+    Ok((name, folder))
+}
+
+/// Takes away the folder of a session that attached nothing: it holds no row.
+pub(super) fn discard(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        log::debug!("{}: {error}", folder.display());
+    }
+}
+
+/// What is told when the output cannot be written.
+pub(super) fn output_failure(error: sink::Error) -> Failure {
+    Failure::new(Exit::Output, error).hint("is the disk full? What was written until then is kept; `--output` chooses another folder")
+}

@@ -1,0 +1,39 @@
+//! The live status line on stderr.
+#![expect(clippy::print_stderr, reason = "the status line is for the person at the terminal")]
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use crate::sink::status::Status;
+
+/// Time between two showings.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Shows one line over and over where stderr is a terminal; nothing elsewhere.
+pub(super) struct StatusLine {
+    shown: Option<Instant>,
+    wanted: bool,
+}
+
+impl StatusLine {
+    pub(super) fn new(quiet: bool) -> Self {
+        Self { shown: None, wanted: !quiet && std::io::stderr().is_terminal() }
+    }
+
+    pub(super) fn show(&mut self, status: &Status) {
+        if !self.wanted || self.shown.is_some_and(|shown| shown.elapsed() < INTERVAL) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        // Carriage return and erase to the end of the line.
+        eprint!("\r\x1b[K{}", status.line());
+        let _unshown = std::io::stderr().flush();
+    }
+
+    pub(super) fn clear(&mut self) {
+        if self.shown.take().is_some() {
+            eprint!("\r\x1b[K");
+            let _unshown = std::io::stderr().flush();
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Follows the processes of a target: attaches those that can be, when they can be, and lets go of those that end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::attachment::{Attachment, Context};
+use super::look::{self, Runtime, Wish};
+use super::options::Options;
+use super::pump::Notes;
+use super::trouble::Trouble;
+use crate::attach::{Kernel, PAGES};
+use crate::catalog::{Catalog, Method};
+use crate::cli::Exit;
+use crate::cli::args::Touch;
+use crate::event::{self, Ledger, Note};
+use crate::plan::{MethodState, ProcessPlan, Technique};
+use crate::sys::clock;
+use crate::target::process::{self, Seen};
+use crate::target::role::{self, Role};
+use crate::touch::MarkerPage;
+
+/// A process younger than this is looked at with every poll; an older one every second.
+const YOUNG: Duration = Duration::from_secs(120);
+/// Time between two looks at an older process.
+const SELDOM: Duration = Duration::from_secs(1);
+/// An interpreter that cannot be read for so long is not one that is only starting.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
+const IN_PROCESS: Duration = Duration::from_secs(3);
+
+/// Follows the processes of a target.
+pub struct Tracker {
+    options: Options,
+    catalog: Catalog,
+    kernel: Option<Kernel>,
+    notes: Notes,
+    site: u64,
+    processes: BTreeMap<u32, Tracked>,
+    next_page: u16,
+    next_program: u32,
+}
+
+/// One process and where we stand with it.
+struct Tracked {
+    seen: Seen,
+    executable: String,
+    since: Instant,
+    next: Instant,
+    runtime: Option<Runtime>,
+    scheduler_since: Option<Instant>,
+    attachment: Option<Attachment>,
+    missing: Vec<Method>,
+    plan: ProcessPlan,
+    trouble: Option<Trouble>,
+    noted: Option<event::Process>,
+}
+
+/// What a poll found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Processes are attached, or may yet be.
+    Going,
+    /// No process of the target is left.
+    Ended,
+}
+
+impl Tracker {
+    /// A tracker that attaches with `kernel`; without one it only looks (`--dry-run`, `--touch none`).
+    pub fn new(options: Options, kernel: Option<Kernel>, site: u64, notes: Notes) -> Self {
+        Self {
+            options,
+            catalog: Catalog::vllm(),
+            kernel,
+            notes,
+            site,
+            processes: BTreeMap::new(),
+            next_page: 0,
+            next_program: 0,
+        }
+    }
+
+    /// Looks at the target's processes once, and does what is due.
+    pub fn poll(&mut self) -> Result<Progress, Trouble> {
+        let now = Instant::now();
+        let mut roots = self.options.roots.clone();
+        roots.extend(self.processes.keys());
+        let tree = process::tree_now(&roots)
+            .map_err(|error| Trouble::lasting(Exit::Forbidden, super::trouble::chain(&error)))?;
+        self.forget_ended(&tree);
+        for seen in &tree {
+            self.meet(seen, now);
+        }
+        let due: Vec<u32> =
+            self.processes.iter().filter(|(_, tracked)| tracked.next <= now).map(|(pid, _)| *pid).collect();
+        for pid in due {
+            self.visit(pid, now);
+        }
+        Ok(if self.processes.is_empty() { Progress::Ended } else { Progress::Going })
+    }
+
+    /// The plan for the processes that are there.
+    pub fn plans(&self) -> Vec<ProcessPlan> {
+        self.processes.values().map(|tracked| tracked.plan.clone()).collect()
+    }
+
+    /// Processes that are attached.
+    pub fn attached(&self) -> usize {
+        self.processes.values().filter(|tracked| tracked.attachment.is_some()).count()
+    }
+
+    /// Whether some process may yet be attached.
+    pub fn hopeful(&self) -> bool {
+        self.processes.values().any(|tracked| {
+            tracked.attachment.is_some() || tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing)
+        })
+    }
+
+    /// Whether a young process is there, which is worth frequent polls.
+    pub fn young(&self) -> bool {
+        self.processes.values().any(|tracked| {
+            tracked.since.elapsed() < YOUNG && (tracked.attachment.is_none() || !tracked.missing.is_empty())
+        })
+    }
+
+    /// The troubles of the processes that are not attached, the weightiest first.
+    pub fn troubles(&self) -> Vec<(u32, Trouble)> {
+        let mut troubles: Vec<(u32, Trouble)> = self
+            .processes
+            .iter()
+            .filter_map(|(pid, tracked)| Some((*pid, tracked.trouble.clone()?)))
+            .collect();
+        troubles.sort_by_key(|(_, trouble)| trouble.passing);
+        troubles
+    }
+
+    fn forget_ended(&mut self, tree: &[Seen]) {
+        let there: BTreeSet<(u32, u64)> = tree.iter().map(|seen| (seen.pid, seen.started)).collect();
+        let gone: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(pid, tracked)| !there.contains(&(**pid, tracked.seen.started)))
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in gone {
+            if let Some(tracked) = self.processes.remove(&pid) {
+                log::info!("process {pid} ended");
+                if tracked.noted.is_some() {
+                    let at_ns = clock::monotonic_ns();
+                    self.notes.send(Note::ProcessEnded { pid, at_ns, reason: "it ended".to_owned() });
+                }
+            }
+        }
+    }
+
+    fn meet(&mut self, seen: &Seen, now: Instant) {
+        let executable = std::fs::read_link(format!("/proc/{}/exe", seen.pid))
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
+        let tracked = self.processes.entry(seen.pid).or_insert_with(|| Tracked::new(seen, now));
+        tracked.seen = seen.clone();
+        // The first look, or another program runs in it now.
+        if tracked.executable != executable {
+            tracked.executable = executable;
+            tracked.runtime = None;
+            tracked.trouble = None;
+            tracked.attachment = None;
+            tracked.since = now;
+            tracked.next = now;
+        }
+    }
+
+    fn visit(&mut self, pid: u32, now: Instant) {
+        let engines = self.engines_below(pid);
+        let Some(mut tracked) = self.processes.remove(&pid) else { return };
+        if tracked.attachment.is_none() {
+            self.inherit(&mut tracked);
+        }
+        let wants = tracked.attachment.is_none() || !tracked.missing.is_empty();
+        if wants && tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing) {
+            tracked.trouble = self.attach(&mut tracked, engines, now).err();
+            if let Some(trouble) = &tracked.trouble {
+                if trouble.passing && tracked.since.elapsed() > PATIENCE && tracked.runtime.is_none() {
+                    tracked.trouble = Some(Trouble { passing: false, ..trouble.clone() });
+                }
+                tracked.plan.technique = if trouble.passing {
+                    Technique::Wait(trouble.reason.clone())
+                } else {
+                    Technique::None(trouble.reason.clone())
+                };
+                log::debug!("process {pid}: {}", trouble.reason);
+            }
+        }
+        tracked.note(&self.notes);
+        tracked.next = now + if tracked.since.elapsed() < YOUNG { Duration::ZERO } else { SELDOM };
+        self.processes.insert(pid, tracked);
+    }
+
+    /// Whether a process below `pid` is titled as an engine.
+    fn engines_below(&self, pid: u32) -> bool {
+        self.processes.values().any(|tracked| {
+            let mut above = tracked.seen.parent;
+            let engine = role::title(&tracked.seen).is_some_and(|title| title.role == Role::EngineCore);
+            for _ in 0..16 {
+                if above == pid {
+                    return engine;
+                }
+                match self.processes.get(&above) {
+                    Some(next) => above = next.seen.parent,
+                    None => return false,
+                }
+            }
+            false
+        })
+    }
+
+    /// A forked child of an attached process has its page, probe and redirected pointers already.
+    fn inherit(&self, tracked: &mut Tracked) {
+        let parent = self.processes.get(&tracked.seen.parent).and_then(|parent| parent.attachment.as_ref());
+        let Some(parent) = parent else { return };
+        if let Ok(Some(attachment)) = parent.inherited(tracked.seen.pid) {
+            log::info!("process {} was forked from {} and is traced as it is", tracked.seen.pid, tracked.seen.parent);
+            let parent = &self.processes[&tracked.seen.parent];
+            tracked.plan = ProcessPlan {
+                technique: Technique::MethodProbes,
+                python: parent.plan.python.clone(),
+                interpreter: parent.plan.interpreter.clone(),
+                vllm: parent.plan.vllm.clone(),
+                methods: parent.plan.methods.clone(),
+                ..look::bare_plan(&tracked.seen)
+            };
+            tracked.missing.clone_from(&parent.missing);
+            tracked.attachment = Some(attachment);
+        }
+    }
+
+    fn attach(&mut self, tracked: &mut Tracked, engine_below: bool, now: Instant) -> Result<(), Trouble> {
+        let pid = tracked.seen.pid;
+        if tracked.runtime.is_none() {
+            tracked.runtime = Some(Runtime::open(pid)?);
+        }
+        let Some(runtime) = &tracked.runtime else { return Ok(()) };
+        let vllm = look::imported_version(runtime);
+        let role = tracked.role(runtime, engine_below, now)?;
+        let wanted = if tracked.attachment.is_some() {
+            std::mem::take(&mut tracked.missing)
+        } else {
+            match look::wish(&self.catalog, &self.options, role, vllm.as_deref()) {
+                Wish::Methods(methods) => methods,
+                Wish::Later(reason) => return Err(Trouble::passing(Exit::NoTarget, reason)),
+                Wish::Never(trouble) => return Err(trouble),
+            }
+        };
+        let found = look::look(&tracked.seen, runtime, &wanted);
+        let first = tracked.attachment.is_none();
+        tracked.plan.take(found.plan, role, first);
+        tracked.missing = found.missing;
+        if found.ready.is_empty() && first {
+            return Err(Trouble::passing(Exit::NoTarget, "none of the methods' modules is imported"));
+        }
+        let has_page = MarkerPage::find(pid).ok().flatten().is_some();
+        tracked.plan.technique = look::technique(runtime, &self.options, has_page);
+        if let Some(reason) = tracked.plan.technique.reason() {
+            let passing = matches!(tracked.plan.technique, Technique::Wait(_)) && tracked.since.elapsed() < PATIENCE;
+            let exit = if self.options.touch == Touch::None { Exit::Done } else { Exit::Unsupported };
+            return Err(Trouble { exit, reason: reason.to_owned(), hint: None, passing });
+        }
+        if found.ready.is_empty() {
+            return Ok(());
+        }
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let mut context = Context { kernel, notes: &self.notes, next_program: &mut self.next_program, site: self.site };
+        if first {
+            if usize::from(self.next_page) >= PAGES {
+                return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
+            }
+            tracked.attachment = Some(Attachment::begin(pid, runtime, self.next_page, &mut context)?);
+            self.next_page += 1;
+            tracked.note(&self.notes);
+        }
+        let Some(attachment) = &mut tracked.attachment else { return Ok(()) };
+        let refused = attachment.bind(&found.ready, &mut context)?;
+        log::info!("process {pid}: {} methods bound", found.ready.len() - refused.len());
+        tracked.plan.refuse(&refused);
+        for method in tracked.plan.methods.iter().filter(|_| first) {
+            if let MethodState::Unbound(reason) = &method.state {
+                self.notes.send(Note::Unbound { pid, method: method.id.clone(), reason: reason.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the pages' counters and the kernel's counts into the stream.
+    pub fn report(&self) {
+        let at_ns = clock::monotonic_ns();
+        for tracked in self.processes.values() {
+            if let Some(counters) = tracked.attachment.as_ref().and_then(|attachment| attachment.counters(at_ns)) {
+                self.notes.send(Note::Counters(counters));
+            }
+        }
+        if let Some(ledger) = self.ledger() {
+            self.notes.send(Note::Ledger(ledger));
+        }
+    }
+
+    fn ledger(&self) -> Option<Ledger> {
+        self.kernel.as_ref().map(Kernel::ledger)
+    }
+
+    /// Lets go of everything: events off, pointers back, probes away. Gives what could not be put back.
+    pub fn detach(&mut self) -> Vec<(u32, Trouble)> {
+        for tracked in self.processes.values() {
+            if let Some(attachment) = &tracked.attachment {
+                attachment.silence();
+            }
+        }
+        let mut troubles = Vec::new();
+        for (pid, tracked) in &self.processes {
+            if let Some(Err(trouble)) = tracked.attachment.as_ref().map(Attachment::restore) {
+                troubles.push((*pid, trouble));
+            }
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.detach_all();
+        }
+        self.report();
+        // Dropping the pages gives their locks back.
+        for tracked in self.processes.values_mut() {
+            tracked.attachment = None;
+        }
+        troubles
+    }
+}
+
+impl Tracked {
+    fn new(seen: &Seen, now: Instant) -> Self {
+        Self {
+            seen: seen.clone(),
+            executable: String::new(),
+            since: now,
+            next: now,
+            runtime: None,
+            scheduler_since: None,
+            attachment: None,
+            missing: Vec::new(),
+            plan: look::bare_plan(seen),
+            trouble: None,
+            noted: None,
+        }
+    }
+
+    /// Part in vLLM: by title, else by what is imported and who is below.
+    fn role(&mut self, runtime: &Runtime, engine_below: bool, now: Instant) -> Result<Role, Trouble> {
+        if let Some(title) = role::title(&self.seen) {
+            return Ok(title.role);
+        }
+        if engine_below {
+            return Ok(Role::ApiServer);
+        }
+        let role = look::role_by_modules(runtime);
+        if role == Role::Other {
+            return Ok(role);
+        }
+        // Front ends import the scheduler too. One that starts an engine process does it soon.
+        let since = *self.scheduler_since.get_or_insert(now);
+        if now.duration_since(since) < IN_PROCESS {
+            return Err(Trouble::passing(Exit::NoTarget, "it may be a front end whose engine is only starting"));
+        }
+        Ok(role)
+    }
+
+    /// Tells the stream about the process, if there is something new.
+    fn note(&mut self, notes: &Notes) {
+        let plan = &self.plan;
+        let note = event::Process {
+            pid: self.seen.pid,
+            parent: self.seen.parent,
+            role: plan.role.name().to_owned(),
+            engine: plan.engine,
+            rank: plan.rank,
+            title: plan.title.clone(),
+            python: plan.python.clone(),
+            vllm: plan.vllm.clone(),
+            page: self.attachment.as_ref().map(Attachment::index),
+            technique: plan.technique.name().to_owned(),
+            reason: plan.technique.reason().map(str::to_owned),
+        };
+        if self.noted.as_ref() != Some(&note) {
+            notes.send(Note::Process(note.clone()));
+            self.noted = Some(note);
+        }
+    }
+}

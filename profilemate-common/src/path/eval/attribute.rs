@@ -1,0 +1,213 @@
+//! Instance attributes and dictionary values: look-up by name, as the interpreter does it, without running it.
+
+use super::{Machine, Next, PROBE, Register};
+use crate::path::{NO_INDEX, Op};
+use crate::python::{
+    FLAG_DICT, FLAG_HEAP_TYPE, FLAG_INLINE_VALUES, FLAG_MANAGED_DICT, INSTANCE_DICT, INSTANCE_INLINE, INSTANCE_TAGGED,
+    KernelLayout, OB_TYPE, TYPE_BASICSIZE, TYPE_DICTOFFSET, TYPE_FLAGS,
+};
+use crate::record::{STATUS_FAULT, STATUS_UNSET, STATUS_WRONG_KEY, STATUS_WRONG_TYPE};
+
+/// From an object back to its dictionary pointer (3.11 and newer), or tagged word (3.12).
+const DICT_BEFORE: u64 = 24;
+/// From an object back to its values pointer (3.11).
+const VALUES_BEFORE: u64 = 32;
+/// From an instance's inline values to the byte that says whether they are valid (3.13).
+const INLINE_VALID: u64 = 3;
+/// Hash table slots compared for one name, at most.
+const PROBES: u64 = 16;
+/// CPython's `PERTURB_SHIFT`.
+const PERTURB_SHIFT: u32 = 5;
+
+/// `CODE_ATTRIBUTE`.
+#[inline(always)]
+pub(super) fn attribute<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, object: u64) -> Next {
+    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
+        return Next::Fail(STATUS_FAULT);
+    };
+    let flags = machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS));
+    if layout.instance == INSTANCE_DICT || flags & FLAG_MANAGED_DICT == 0 {
+        // A negative offset counts from the end of an object of variable size (a subclass of `tuple`, or of `int`
+        // as `IntEnum`): the attributes of those are not read.
+        let offset = machine.read_or_zero::<i64>(type_.wrapping_add(TYPE_DICTOFFSET));
+        if offset <= 0 {
+            return Next::Fail(STATUS_WRONG_TYPE);
+        }
+        return Next::DictAt(object.wrapping_add(offset as u64));
+    }
+    let values = instance_values(machine, layout, object, type_, flags);
+    if values == 0 {
+        return Next::DictAt(object.wrapping_sub(DICT_BEFORE));
+    }
+    let values = values.wrapping_add(u64::from(layout.values_first));
+    if type_ == op.expected && op.index != NO_INDEX {
+        return Next::ObjectAt(values.wrapping_add(8 * u64::from(op.index)));
+    }
+    if flags & FLAG_HEAP_TYPE == 0 {
+        return Next::Fail(STATUS_WRONG_TYPE);
+    }
+    let keys = machine.read_or_zero::<u64>(type_.wrapping_add(u64::from(layout.type_cached_keys)));
+    Next::Keys { keys, values, candidate: NO_INDEX }
+}
+
+/// Address of an instance's values; 0 if its attributes are in a dictionary.
+#[inline(always)]
+fn instance_values<M: Machine>(machine: &M, layout: &KernelLayout, object: u64, type_: u64, flags: u64) -> u64 {
+    if layout.instance == INSTANCE_INLINE {
+        if flags & FLAG_INLINE_VALUES == 0 {
+            return 0;
+        }
+        let values = object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
+        let valid = machine.read_or_zero::<u8>(values.wrapping_add(INLINE_VALID));
+        return if valid == 0 { 0 } else { values };
+    }
+    if layout.instance == INSTANCE_TAGGED {
+        let word = machine.read_or_zero::<u64>(object.wrapping_sub(DICT_BEFORE));
+        return if word & 1 == 0 { 0 } else { word.wrapping_add(1) };
+    }
+    machine.read_or_zero::<u64>(object.wrapping_sub(VALUES_BEFORE))
+}
+
+/// `CODE_DICT_VALUE`.
+#[inline(always)]
+pub(super) fn dict_value<M: Machine>(machine: &M, object: u64) -> Next {
+    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
+        return Next::Fail(STATUS_FAULT);
+    };
+    if machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & FLAG_DICT == 0 {
+        return Next::Fail(STATUS_WRONG_TYPE);
+    }
+    Next::Dict(object)
+}
+
+/// Looks `op.key` up in `dict`.
+#[inline(always)]
+pub(super) fn in_dict<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, dict: u64) -> Next {
+    let keys = machine.read_or_zero::<u64>(dict.wrapping_add(u64::from(layout.dict_keys)));
+    let values = machine.read_or_zero::<u64>(dict.wrapping_add(u64::from(layout.dict_values)));
+    if values == 0 {
+        Next::Keys { keys, values, candidate: op.hint }
+    } else {
+        Next::Keys { keys, values: values.wrapping_add(u64::from(layout.values_first)), candidate: op.index }
+    }
+}
+
+/// The parts of a `PyDictKeysObject`.
+#[derive(Clone, Copy)]
+pub(super) struct Table {
+    /// Address of the first entry's key; the entry's value follows it.
+    pub(super) entries: u64,
+    /// Bytes from one entry to the next.
+    pub(super) stride: u64,
+    /// Entries in use, deleted ones included.
+    pub(super) used: u64,
+    /// Slots of the hash table less one.
+    mask: u64,
+    /// Log2 of the bytes of an index.
+    scale: u64,
+}
+
+/// Reads the head of the keys object at `keys`.
+#[inline(always)]
+pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -> Table {
+    let head = machine.read_or_zero::<u64>(keys.wrapping_add(u64::from(layout.keys_log2_size)));
+    let indices = keys.wrapping_add(u64::from(layout.keys_indices));
+    let used = machine.read_or_zero::<u64>(keys.wrapping_add(u64::from(layout.keys_entries)));
+    if layout.keys_kind == u32::MAX {
+        // 3.10: `dk_size` itself; an index has one byte up to 255 slots, two up to 65,535, four beyond.
+        let scale = if head <= 0xff {
+            0
+        } else if head <= 0xffff {
+            1
+        } else {
+            2
+        };
+        let entries = indices.wrapping_add(head << scale).wrapping_add(8);
+        return Table { entries, stride: 24, used, mask: head.wrapping_sub(1), scale };
+    }
+    let log2_size = head & 63;
+    let log2_bytes = head >> (8 * (layout.keys_size.wrapping_sub(layout.keys_log2_size) & 7)) & 63;
+    let kind = head >> (8 * (layout.keys_kind.wrapping_sub(layout.keys_log2_size) & 7)) & 255;
+    let entries = indices.wrapping_add(1 << log2_bytes);
+    let mask = (1u64 << log2_size).wrapping_sub(1);
+    let scale = log2_bytes.wrapping_sub(log2_size) & 3;
+    if kind == 0 {
+        // General entries begin with the hash.
+        Table { entries: entries.wrapping_add(8), stride: 24, used, mask, scale }
+    } else {
+        Table { entries, stride: 16, used, mask, scale }
+    }
+}
+
+/// Looks `op.key` up in `keys`: at `candidate` first, then by hash.
+#[inline(always)]
+pub(super) fn search<M: Machine>(
+    machine: &mut M,
+    op: &Op,
+    layout: &KernelLayout,
+    keys: u64,
+    values: u64,
+    candidate: u32,
+) -> Next {
+    let table = table(machine, layout, keys);
+    machine.set(Register::Values, values);
+    machine.set(Register::Entries, table.entries);
+    machine.set(Register::EntryStride, table.stride);
+    let candidate = u64::from(candidate);
+    if candidate < table.used {
+        let key = table.entries.wrapping_add(candidate.wrapping_mul(table.stride));
+        if machine.read_or_zero::<u64>(key) == op.key {
+            return Next::Entry { key, index: candidate };
+        }
+    }
+    let hash = machine.read_or_zero::<u64>(op.key.wrapping_add(u64::from(layout.str_hash)));
+    machine.set(Register::Indices, keys.wrapping_add(u64::from(layout.keys_indices)));
+    machine.set(Register::IndexScale, table.scale);
+    machine.set(Register::IndexShift, 64 - (8u64 << table.scale));
+    machine.set(Register::Mask, table.mask);
+    machine.set(Register::Slot, hash & table.mask);
+    machine.set(Register::Perturb, hash);
+    machine.set(Register::Tries, 0);
+    Next::Stage(PROBE)
+}
+
+/// Compares one slot of the hash table.
+#[inline(always)]
+pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
+    let slot = machine.get(Register::Slot);
+    let at = machine.get(Register::Indices).wrapping_add(slot << (machine.get(Register::IndexScale) & 3));
+    // Eight bytes whatever the width: the entries follow the indices, so there is always something to read.
+    let Some(word) = machine.read::<u64>(at) else {
+        return Next::Fail(STATUS_FAULT);
+    };
+    let shift = machine.get(Register::IndexShift) & 63;
+    let index = ((word << shift) as i64) >> shift;
+    if index == -1 {
+        return Next::Fail(STATUS_UNSET);
+    }
+    if index >= 0 {
+        let stride = machine.get(Register::EntryStride);
+        let key = machine.get(Register::Entries).wrapping_add((index as u64).wrapping_mul(stride));
+        if machine.read_or_zero::<u64>(key) == op.key {
+            return Next::Entry { key, index: index as u64 };
+        }
+    }
+    let tries = machine.get(Register::Tries) + 1;
+    if tries >= PROBES {
+        return Next::Fail(STATUS_WRONG_KEY);
+    }
+    machine.set(Register::Tries, tries);
+    let perturb = machine.get(Register::Perturb) >> PERTURB_SHIFT;
+    machine.set(Register::Perturb, perturb);
+    let next = slot.wrapping_mul(5).wrapping_add(perturb).wrapping_add(1);
+    let mask = machine.get(Register::Mask);
+    machine.set(Register::Slot, next & mask);
+    Next::Stage(PROBE)
+}
+
+/// Address of the value that belongs to the key at `key`, in entry `index`.
+#[inline(always)]
+pub(super) fn value_address<M: Machine>(machine: &M, key: u64, index: u64) -> u64 {
+    let values = machine.get(Register::Values);
+    if values == 0 { key.wrapping_add(8) } else { values.wrapping_add(index.wrapping_mul(8)) }
+}
