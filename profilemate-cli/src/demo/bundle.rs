@@ -24,6 +24,16 @@ macro_rules! files {
     };
 }
 
+/// The Python helper, see `python/profilemate_helper`.
+pub const HELPER: &[File] = files! { "profilemate_helper":
+    "profilemate_helper/__init__.py",
+    "profilemate_helper/bind.py",
+    "profilemate_helper/hook.py",
+    "profilemate_helper/page.py",
+    "profilemate_helper/plan.py",
+    "sitecustomize.py",
+};
+
 /// The demo server: package `profilemate_demo`, and `vllm` as it sees it.
 pub const DEMO: &[File] = files! { "demo":
     "profilemate_demo/__init__.py",
@@ -58,16 +68,6 @@ pub const DEMO: &[File] = files! { "demo":
     "vllm/v1/worker/gpu_model_runner.py",
     "vllm/v1/worker/gpu_worker.py",
     "vllm/version.py",
-};
-
-/// The helper: a `sitecustomize`, and the package that it loads.
-pub const HELPER: &[File] = files! { "profilemate_helper":
-    "profilemate_helper/__init__.py",
-    "profilemate_helper/bind.py",
-    "profilemate_helper/hook.py",
-    "profilemate_helper/page.py",
-    "profilemate_helper/plan.py",
-    "sitecustomize.py",
 };
 
 /// A new folder that only its owner can enter: nobody else can put a module where a program imports from.

@@ -17,7 +17,6 @@ use tempfile::TempDir;
 use thiserror::Error;
 
 pub mod bundle;
-pub mod helper;
 pub mod interpreter;
 
 pub use interpreter::{Interpreter, Technique};
