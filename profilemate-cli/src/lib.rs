@@ -15,4 +15,5 @@ pub mod table;
 pub mod sink;
 pub mod session;
 pub mod demo;
+pub mod helper;
 pub mod cli;

@@ -55,7 +55,13 @@ fn started(mut options: Options, words: &[String]) -> Result<Exit, Failure> {
     let mut command = Command::new(program);
     command.args(arguments);
     // Kept until the session is over: the command's processes read it when they start.
-    let _helper = if options.touch == Touch::None { None } else { crate::helper::prepare(&mut command, &options.methods)? };
+    let _helper = match options.touch {
+        Touch::None => None,
+        Touch::Probes | Touch::Helper => Some(
+            crate::helper::prepare(&mut command, &options.methods)
+                .map_err(|error| Failure::new(Exit::Output, error).hint("is the temporary folder writable?"))?,
+        ),
+    };
     let child = command.spawn().map_err(|error| {
         Failure::new(Exit::NoTarget, anyhow::Error::new(error).context(format!("cannot start `{program}`")))
     })?;

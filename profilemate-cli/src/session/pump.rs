@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::attach;
-use crate::capture::{self, Outcome, Pipeline, frame};
+use crate::capture::{Outcome, Pipeline, frame};
 use crate::event::Note;
-use crate::sink::status::Status;
+use crate::sink::{self, status::Status};
 use crate::sys::clock;
 
 /// Pause between two drains. A wake-up per event would cost the traced thread many times the event itself.
@@ -25,6 +25,11 @@ enum Message {
 pub struct Notes(Sender<Message>);
 
 impl Notes {
+    /// For a tracker that only looks: notes go nowhere.
+    pub fn nowhere() -> Self {
+        Self(channel().0)
+    }
+
     /// Puts a note into the stream, before every record that arrives from now on.
     pub fn send(&self, note: Note) {
         // The pump only goes away with an error of its own, which `Pump::finish` reports.
@@ -36,14 +41,14 @@ impl Notes {
 pub struct Pump {
     notes: Notes,
     status: Arc<Mutex<Status>>,
-    thread: JoinHandle<Result<Outcome, capture::Error>>,
+    thread: JoinHandle<Result<Outcome, sink::Error>>,
 }
 
 impl Pump {
     /// Starts the thread.
-    pub fn start(pipeline: Pipeline, ring: Option<attach::Ring>) -> std::io::Result<Self> {
+    pub fn start(mut pipeline: Pipeline, ring: Option<attach::Ring>) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
-        let status = Arc::new(Mutex::new(pipeline.status()));
+        let status = Arc::new(Mutex::new(pipeline.status(clock::monotonic_ns())));
         let shared = Arc::clone(&status);
         let thread = std::thread::Builder::new()
             .name("pm-pump".into())
@@ -58,7 +63,7 @@ impl Pump {
 
     /// The latest numbers for the status line.
     pub fn status(&self) -> Option<Status> {
-        self.status.lock().ok().map(|status| status.clone())
+        self.status.lock().ok().map(|status| *status)
     }
 
     /// Whether the thread has ended by itself, which only an error makes it do.
@@ -67,7 +72,7 @@ impl Pump {
     }
 
     /// Drains what is left, closes all files and gives the outcome.
-    pub fn finish(self) -> Result<Outcome, capture::Error> {
+    pub fn finish(self) -> Result<Outcome, sink::Error> {
         let _gone = self.notes.0.send(Message::Stop);
         match self.thread.join() {
             Ok(outcome) => outcome,
@@ -81,7 +86,7 @@ fn run(
     mut ring: Option<attach::Ring>,
     messages: &Receiver<Message>,
     status: &Mutex<Status>,
-) -> Result<Outcome, capture::Error> {
+) -> Result<Outcome, sink::Error> {
     let mut records = Records::default();
     let mut stopping = false;
     loop {
@@ -98,11 +103,12 @@ fn run(
             }
         }
         for record in records.iter() {
-            pipeline.frame(frame::Kind::Record, record)?;
+            pipeline.frame(frame::KIND_RECORD, record)?;
         }
-        pipeline.tick(clock::monotonic_ns())?;
+        let now_ns = clock::monotonic_ns();
+        pipeline.tick(now_ns)?;
         if let Ok(mut shared) = status.lock() {
-            *shared = pipeline.status();
+            *shared = pipeline.status(now_ns);
         }
         if stopping && records.is_empty() {
             return pipeline.finish();

@@ -36,7 +36,7 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     };
     let (name, folder) = session_folder(&options.output)?;
     let pipeline = Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
-    let pump = Pump::start(pipeline, ring, options.json)
+    let pump = Pump::start(pipeline, ring)
         .map_err(|error| Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot start a thread")))?;
     introduce(&pump, options, name);
     let (site, words) = site(options.touch != Touch::None);

@@ -249,20 +249,20 @@ mod x86_64 {
         safe static CODE: [u8; CODE_SIZE];
     }
 
-    pub(super) fn bytes() -> &'static [u8; CODE_SIZE] {
+    pub fn bytes() -> &'static [u8; CODE_SIZE] {
         &CODE
     }
 }
 
 /// The code of the page.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
+pub fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
     Ok(x86_64::bytes())
 }
 
 /// The code of the page.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
+pub fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
     Err(Error::Architecture { missing: "the code of the marker page" })
 }
 

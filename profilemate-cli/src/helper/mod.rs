@@ -1,0 +1,106 @@
+//! The Python helper, loaded into a command that `trace -- CMD` starts.
+//!
+//! It is needed where method probes cannot work from outside (CPython 3.11), and does nothing in other interpreters.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use profilemate_common::page;
+use serde_json::json;
+
+use crate::catalog::{Catalog, Method};
+use crate::demo::bundle;
+use crate::touch;
+
+/// Python versions in which the helper binds methods.
+const PYTHONS: &[&str] = &["3.11"];
+
+/// Why the helper could not be laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be written.
+    #[error("could not lay out the Python helper in `{path}`")]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no page code for this machine.
+    #[error(transparent)]
+    Page(#[from] touch::Error),
+}
+
+/// The helper's files, removed when dropped.
+#[derive(Debug)]
+pub struct Helper {
+    _folder: tempfile::TempDir,
+}
+
+/// Lays the helper out and sets the command's environment so that its interpreters load it.
+pub fn prepare(command: &mut Command, methods: &[Method]) -> Result<Helper, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
+    let folder = bundle::private_folder().map_err(failed(&std::env::temp_dir()))?;
+    let path = folder.path().to_owned();
+    bundle::unpack(bundle::HELPER, &path).map_err(failed(&path))?;
+    let plan = path.join("plan.json");
+    fs::write(path.join("page.bin"), touch::page_code()?).map_err(failed(&path))?;
+    fs::write(&plan, plan_json(methods).to_string()).map_err(failed(&plan))?;
+    let mut python_path = path.into_os_string();
+    if let Some(before) = std::env::var_os("PYTHONPATH").filter(|before| !before.is_empty()) {
+        python_path.push(":");
+        python_path.push(before);
+    }
+    command.env("PYTHONPATH", python_path).env("PROFILEMATE_PAGE", plan);
+    Ok(Helper { _folder: folder })
+}
+
+/// What the helper reads: the page's shape and the methods to bind.
+fn plan_json(methods: &[Method]) -> serde_json::Value {
+    let catalog = Catalog::vllm();
+    let methods: Vec<_> = catalog
+        .methods
+        .iter()
+        .chain(methods)
+        .map(|method| json!({ "module": method.module, "qualname": method.qualname }))
+        .collect();
+    json!({
+        "code": "page.bin",
+        "arch": std::env::consts::ARCH,
+        "magic": page::MAGIC,
+        "version": page::VERSION,
+        "code_size": page::CODE_SIZE,
+        "data_size": page::DATA_SIZE,
+        "slot_offset": page::SLOT_OFFSET,
+        "slot_stride": page::SLOT_STRIDE,
+        "slots": page::SLOTS,
+        "helper_stub_offset": touch::method_stub(0),
+        "stub_stride": touch::method_stub(1) - touch::method_stub(0),
+        "methods": methods,
+        "pythons": PYTHONS,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_gets_the_helper_and_keeps_its_own_path() {
+        let mut command = Command::new("true");
+        let helper = prepare(&mut command, &[]).unwrap();
+        let folder = helper._folder.path().to_owned();
+        assert!(folder.join("sitecustomize.py").exists());
+        let plan: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("plan.json")).unwrap()).unwrap();
+        assert!(plan["methods"].as_array().is_some_and(|methods| methods.len() > 20));
+        assert_eq!(fs::read(folder.join("page.bin")).unwrap().len(), page::CODE_SIZE);
+        let path = command.get_envs().find(|(name, _)| *name == "PYTHONPATH").and_then(|(_, value)| value).unwrap();
+        assert!(path.to_string_lossy().starts_with(folder.to_str().unwrap()));
+    }
+}
