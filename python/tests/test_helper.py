@@ -413,6 +413,47 @@ class HelperTest(unittest.TestCase):
         self.assertEqual(self.run_python(program), "1 function")
         self.assertEqual(self.report(), [])
 
+    def test_the_demo_server_says_the_same_with_all_its_methods_bound(self):
+        scheduler, pool = "vllm.v1.core.sched.scheduler", "vllm.v1.core.block_pool"
+        manager, runner = "vllm.v1.core.kv_cache_manager", "vllm.v1.worker.gpu_model_runner"
+        names = {
+            scheduler: "Scheduler", pool: "BlockPool", manager: "KVCacheManager", runner: "GPUModelRunner",
+            "vllm.v1.engine.core": "EngineCore", "vllm.v1.worker.gpu_worker": "Worker",
+        }  # fmt: skip
+        methods = {
+            scheduler: "schedule _preempt_request update_from_output add_request finish_requests _free_request",
+            pool: "get_new_blocks free_blocks touch _maybe_evict_cached_block cache_full_blocks",
+            manager: "allocate_slots free get_computed_blocks",
+            runner: "execute_model sample_tokens _update_states _prepare_inputs _model_forward _bookkeeping_sync",
+            "vllm.v1.engine.core": "step",
+            "vllm.v1.worker.gpu_worker": "execute_model sample_tokens",
+        }
+        listed = [(m, f"{names[m]}.{name}") for m, all_names in methods.items() for name in all_names.split()]
+        self.write_plan(methods=[{"module": module, "qualname": name} for module, name in listed])
+        tokens = []
+        for allowed in ("", "0"):
+            path = self.path / ("tokens" + allowed)
+            done = subprocess.run(
+                [sys.executable, "-s", "-B", "-m", "profilemate_demo", "--requests", "40", "--no-gap"]
+                + ["--blocks", "40", "--output-tokens", path],
+                cwd=TESTS.parent / "demo",
+                env=self.environment(VLLM_ENABLE_PROFILING=allowed, PYTHONPATH=str(HELPER)),
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            tokens.append(path.read_text())
+        self.assertEqual(tokens[0], tokens[1])
+        self.assertEqual(tokens[0].count("request_id"), 40)
+        lines = self.report()
+        self.assertEqual([line for line in lines if line["slot"] is None], [])
+        bound = {}
+        for line in lines:
+            bound.setdefault((line["module"], line["qualname"]), set()).add(line["pid"])
+        self.assertEqual(set(bound), set(listed))
+        self.assertGreaterEqual(len(set.union(*bound.values())), 3)
+
     def test_an_interpreter_that_does_not_need_it_starts_about_as_fast(self):
         def start(environment):
             times = []

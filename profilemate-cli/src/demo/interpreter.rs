@@ -210,7 +210,7 @@ mod tests {
         ] {
             match probe(Path::new(path)) {
                 Err(Error::Unusable { reason, .. }) => {
-                    assert!(reason.contains(expected), "{path}: {reason}")
+                    assert!(reason.contains(expected), "{path}: {reason}");
                 }
                 other => panic!("{path}: {other:?}"),
             }
