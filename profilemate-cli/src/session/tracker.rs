@@ -1,6 +1,7 @@
 //! Follows the processes of a target: attaches those that can be, when they can be, and lets go of those that end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::attachment::{Attachment, Context};
@@ -47,7 +48,7 @@ struct Tracked {
     executable: String,
     since: Instant,
     next: Instant,
-    runtime: Option<Runtime>,
+    runtime: Option<Rc<Runtime>>,
     scheduler_since: Option<Instant>,
     attachment: Option<Attachment>,
     missing: Vec<Method>,
@@ -180,10 +181,8 @@ impl Tracker {
         let wants = tracked.attachment.is_none() || !tracked.missing.is_empty();
         if wants && tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing) {
             tracked.trouble = self.attach(&mut tracked, engines, now).err();
-            if let Some(trouble) = &tracked.trouble {
-                if trouble.passing && tracked.since.elapsed() > PATIENCE && tracked.runtime.is_none() {
-                    tracked.trouble = Some(Trouble { passing: false, ..trouble.clone() });
-                }
+            if let Some(trouble) = &mut tracked.trouble {
+                trouble.passing &= tracked.since.elapsed() < PATIENCE || tracked.runtime.is_some();
                 tracked.plan.technique = if trouble.passing {
                     Technique::Wait(trouble.reason.clone())
                 } else {
@@ -238,9 +237,10 @@ impl Tracker {
     fn attach(&mut self, tracked: &mut Tracked, engine_below: bool, now: Instant) -> Result<(), Trouble> {
         let pid = tracked.seen.pid;
         if tracked.runtime.is_none() {
-            tracked.runtime = Some(Runtime::open(pid)?);
+            tracked.runtime = Some(Rc::new(Runtime::open(pid)?));
         }
-        let Some(runtime) = &tracked.runtime else { return Ok(()) };
+        let Some(runtime) = tracked.runtime.clone() else { return Ok(()) };
+        let runtime = &*runtime;
         let vllm = look::imported_version(runtime);
         let role = tracked.role(runtime, engine_below, now)?;
         let wanted = if tracked.attachment.is_some() {
