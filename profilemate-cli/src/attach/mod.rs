@@ -195,11 +195,7 @@ pub fn detach_all(links: Vec<Link>) {
 }
 
 /// Pages, at most.
-<<<<<<< HEAD
 pub const PAGES: u16 = object::PAGE_COUNT as u16;
-=======
-const PAGES: u16 = object::PAGE_COUNT as u16;
->>>>>>> bpf
 
 /// Position of a slot in the map of slots.
 fn position(page: u16, slot: u8) -> Result<u32, Error> {
