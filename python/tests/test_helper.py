@@ -1,6 +1,8 @@
 """Tests of the helper. Run with `python3 -m unittest discover -s python/tests`.
 
-They need gcc, for a small page of their own, and an x86-64 machine. The programs under test run in children.
+They need an x86-64 machine, and gcc for a small page of their own, unless PROFILEMATE_TEST_PAGE names a file with the
+tracer's own code and PROFILEMATE_TEST_STUBS says where its entries for C callables begin. The programs under test run
+in children.
 """
 
 import json
@@ -19,6 +21,9 @@ import unittest
 TESTS = pathlib.Path(__file__).resolve().parent
 HELPER = TESTS.parent / "profilemate_helper"
 KNOWN = [(3, 10), (3, 11), (3, 12), (3, 13)]
+
+PAGE = os.environ.get("PROFILEMATE_TEST_PAGE")
+STUBS = int(os.environ.get("PROFILEMATE_TEST_STUBS", "0"))
 
 TARGET = '''
 import contextlib, functools
@@ -81,13 +86,16 @@ def calls():
 
 
 @unittest.skipUnless(platform.machine() == "x86_64" and sys.version_info[:2] in KNOWN, "not for this interpreter")
-@unittest.skipUnless(shutil.which("gcc") and shutil.which("objcopy"), "needs gcc and objcopy")
+@unittest.skipUnless(PAGE or shutil.which("gcc") and shutil.which("objcopy"), "needs gcc and objcopy")
 class HelperTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.shared = pathlib.Path(folder.name)
+        if PAGE:
+            shutil.copy(PAGE, cls.shared / "page.bin")
+            return
         subprocess.run(["gcc", "-c", "-o", cls.shared / "page.o", TESTS / "page.S"], check=True)
         objcopy = ["objcopy", "-O", "binary", "-j", ".text"]
         subprocess.run([*objcopy, cls.shared / "page.o", cls.shared / "page.bin"], check=True)
@@ -113,7 +121,7 @@ class HelperTest(unittest.TestCase):
             "slot_offset": 4096,
             "slot_stride": 512,
             "slots": 64,
-            "helper_stub_offset": 0,
+            "helper_stub_offset": STUBS,
             "stub_stride": 16,
             "methods": [{"module": "vllm.target", "qualname": name} for name in METHODS],
             "report": str(self.path / "report"),
