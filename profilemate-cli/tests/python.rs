@@ -18,9 +18,17 @@ fn objects<'a>(
 #[test]
 fn identifies_and_validates() {
     for_each(|target| {
-        let version: Vec<u64> = target.facts["version"].as_array().unwrap().iter().map(|part| part.as_u64().unwrap()).collect();
+        let version: Vec<u64> = target.facts["version"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|part| part.as_u64().unwrap())
+            .collect();
         let layout = &target.layout;
-        assert_eq!(layout.version.to_string(), format!("{}.{}.{}", version[0], version[1], version[2]));
+        assert_eq!(
+            layout.version.to_string(),
+            format!("{}.{}.{}", version[0], version[1], version[2])
+        );
         assert_eq!(u64::from(layout.hexversion), target.fact(&["hexversion"]));
         assert_eq!(layout.kernel.none, target.fact(&["none"]));
         assert_eq!(layout.kernel.type_deque, target.fact(&["deque"]));
@@ -38,18 +46,32 @@ fn resolves_functions() {
             let function = resolver.resolve("__main__", qualname).unwrap();
             assert_eq!(Some(function.address), fact[0].as_u64(), "{qualname}");
             assert_eq!(Some(function.code), fact[1].as_u64(), "{qualname}");
-            assert_eq!(Some(u64::from(function.firstlineno)), fact[2].as_u64(), "{qualname}");
+            assert_eq!(
+                Some(u64::from(function.firstlineno)),
+                fact[2].as_u64(),
+                "{qualname}"
+            );
             assert!(function.filename.ends_with("target.py"));
             assert!(function.is_default(&target.layout), "{qualname}");
-            assert_eq!(function.is_generator, qualname.ends_with("coroutine") || qualname.ends_with("generator"));
+            assert_eq!(
+                function.is_generator,
+                qualname.ends_with("coroutine") || qualname.ends_with("generator")
+            );
         }
         let method = resolver.resolve("__main__", "Child.method").unwrap();
         assert_eq!(method.class, Some(target.fact(&["classes", "Child"])));
         assert_eq!(method.owner, Some(target.fact(&["classes", "Plain"])));
-        let names: Vec<_> = method.arguments.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<_> = method
+            .arguments
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         assert_eq!(names, ["self", "first", "second", "only"]);
         assert_eq!(method.argcount, 3);
-        assert_eq!(method.argument("second").map(|(index, _)| index), Some(Some(2)));
+        assert_eq!(
+            method.argument("second").map(|(index, _)| index),
+            Some(Some(2))
+        );
         assert_eq!(method.argument("only").map(|(index, _)| index), Some(None));
         assert_eq!(method.argument("nothing"), None);
         assert_eq!(method.binding, Binding::Method);
@@ -59,7 +81,10 @@ fn resolves_functions() {
             ("Plain.prop", Binding::Property),
             ("free_function", Binding::Module),
         ] {
-            assert_eq!(resolver.resolve("__main__", qualname).unwrap().binding, binding);
+            assert_eq!(
+                resolver.resolve("__main__", qualname).unwrap().binding,
+                binding
+            );
         }
     });
 }
@@ -70,10 +95,21 @@ fn sees_through_decorators() {
         let resolver = Resolver::new(&target.memory, &target.layout);
         let execute = resolver.resolve("__main__", "Decorated.execute").unwrap();
         assert!(execute.wrapped && execute.varargs && execute.arguments.is_empty());
-        assert_eq!(execute.argument("scheduler_output").map(|(index, _)| index), Some(Some(1)));
+        assert_eq!(
+            execute.argument("scheduler_output").map(|(index, _)| index),
+            Some(Some(1))
+        );
         let twice = resolver.resolve("__main__", "Decorated.twice").unwrap();
-        assert_eq!(twice.argument("inner_name").map(|(index, _)| index), Some(Some(1)));
-        assert!(!resolver.resolve("__main__", "Plain.method").unwrap().wrapped);
+        assert_eq!(
+            twice.argument("inner_name").map(|(index, _)| index),
+            Some(Some(1))
+        );
+        assert!(
+            !resolver
+                .resolve("__main__", "Plain.method")
+                .unwrap()
+                .wrapped
+        );
     });
 }
 
@@ -95,16 +131,45 @@ fn says_why_not() {
     for_each(|target| {
         let resolver = Resolver::new(&target.memory, &target.layout);
         let error = |module: &str, qualname: &str| resolver.resolve(module, qualname).unwrap_err();
-        assert!(matches!(error("not.imported", "f"), ResolveError::NotImported { .. }));
-        assert!(matches!(error("__main__", "missing"), ResolveError::NotFound { .. }));
-        assert!(matches!(error("__main__", "Plain.missing"), ResolveError::NotFound { .. }));
-        assert!(matches!(error("__main__", "plain.method"), ResolveError::NotFound { .. }));
-        assert!(matches!(error("__main__", "LIMIT"), ResolveError::NotAFunction { .. }));
-        assert!(matches!(error("__main__", "Plain"), ResolveError::NotAFunction { .. }));
-        assert!(matches!(error("__main__", ""), ResolveError::NotFound { .. }));
-        assert!(matches!(error("sys", "getrefcount"), ResolveError::NotAFunction { kind, .. } if kind == "builtin_function_or_method"));
-        assert_eq!(resolver.imported(&["os", "nope", "threading"]), ["os", "threading"]);
-        assert_eq!(resolver.package_version("__main__").as_deref(), Some("1.2.3+test"));
+        assert!(matches!(
+            error("not.imported", "f"),
+            ResolveError::NotImported { .. }
+        ));
+        assert!(matches!(
+            error("__main__", "missing"),
+            ResolveError::NotFound { .. }
+        ));
+        assert!(matches!(
+            error("__main__", "Plain.missing"),
+            ResolveError::NotFound { .. }
+        ));
+        assert!(matches!(
+            error("__main__", "plain.method"),
+            ResolveError::NotFound { .. }
+        ));
+        assert!(matches!(
+            error("__main__", "LIMIT"),
+            ResolveError::NotAFunction { .. }
+        ));
+        assert!(matches!(
+            error("__main__", "Plain"),
+            ResolveError::NotAFunction { .. }
+        ));
+        assert!(matches!(
+            error("__main__", ""),
+            ResolveError::NotFound { .. }
+        ));
+        assert!(
+            matches!(error("sys", "getrefcount"), ResolveError::NotAFunction { kind, .. } if kind == "builtin_function_or_method")
+        );
+        assert_eq!(
+            resolver.imported(&["os", "nope", "threading"]),
+            ["os", "threading"]
+        );
+        assert_eq!(
+            resolver.package_version("__main__").as_deref(),
+            Some("1.2.3+test")
+        );
     });
 }
 
@@ -120,28 +185,60 @@ fn reads_values() {
             assert!(!objects.is_text(address, "other"));
         }
         for (number, address) in target.facts["ints"].as_object().unwrap() {
-            assert_eq!(objects.int(address.as_u64().unwrap()), number.parse::<i64>().ok(), "{number}");
+            assert_eq!(
+                objects.int(address.as_u64().unwrap()),
+                number.parse::<i64>().ok(),
+                "{number}"
+            );
         }
         assert_eq!(objects.int(target.fact(&["objects", "state"])), Some(3));
         assert_eq!(objects.int(target.fact(&["classes", "Plain"])), None);
         let big = target.fact(&["big_dict"]);
-        assert_eq!(objects.dict_entries(big).unwrap().len(), 70000 - 70000usize.div_ceil(3));
+        assert_eq!(
+            objects.dict_entries(big).unwrap().len(),
+            70000 - 70000usize.div_ceil(3)
+        );
         for i in [1usize, 2, 100, 69998] {
-            assert_eq!(objects.int(objects.dict_value(big, &format!("key{i}")).unwrap()), Some(i as i64), "key{i}");
+            assert_eq!(
+                objects.int(objects.dict_value(big, &format!("key{i}")).unwrap()),
+                Some(i as i64),
+                "key{i}"
+            );
         }
         for i in [0, 3, 69999, 70001] {
-            assert_eq!(objects.dict_lookup(big, &format!("key{i}")), Some(None), "key{i}");
+            assert_eq!(
+                objects.dict_lookup(big, &format!("key{i}")),
+                Some(None),
+                "key{i}"
+            );
         }
         let mixed = target.fact(&["mixed"]);
         assert_eq!(objects.dict_entries(mixed).unwrap().len(), 4);
-        assert_eq!(objects.dict_value(mixed, "two").and_then(|two| objects.int(two)), Some(2));
-        let blocks = objects.list(target.fact(&["objects", "blocks"]), 100).unwrap();
+        assert_eq!(
+            objects
+                .dict_value(mixed, "two")
+                .and_then(|two| objects.int(two)),
+            Some(2)
+        );
+        let blocks = objects
+            .list(target.fact(&["objects", "blocks"]), 100)
+            .unwrap();
         assert_eq!(blocks.len(), 5);
         let slotted = target.fact(&["classes", "Slotted"]);
         let (_, member) = objects.class_attribute(slotted, "ref_cnt").unwrap();
-        let offset = objects.member_offset(member.value, slotted, "ref_cnt").unwrap();
-        assert_eq!(objects.pointer(blocks[2] + offset as u64).and_then(|count| objects.int(count)), Some(1));
-        assert_eq!(objects.member_offset(member.value, slotted, "block_id"), None);
+        let offset = objects
+            .member_offset(member.value, slotted, "ref_cnt")
+            .unwrap();
+        assert_eq!(
+            objects
+                .pointer(blocks[2] + offset as u64)
+                .and_then(|count| objects.int(count)),
+            Some(1)
+        );
+        assert_eq!(
+            objects.member_offset(member.value, slotted, "block_id"),
+            None
+        );
     });
 }
 
@@ -153,6 +250,61 @@ fn finds_interned_names() {
         for (name, address) in target.facts["interned"].as_object().unwrap() {
             assert_eq!(interned.find(name, "__main__"), address.as_u64(), "{name}");
         }
-        assert_eq!(interned.find("no such name anywhere in this process", "__main__"), None);
+        assert_eq!(
+            interned.find("no such name anywhere in this process", "__main__"),
+            None
+        );
     });
+}
+
+/// A process that is just starting, looked at again and again, is never taken for a wrong build.
+#[test]
+fn a_starting_process_is_not_refused() {
+    use profilemate::target::python::{LayoutError, ProcessMemory, identify, validate};
+    for python in python_target::pythons() {
+        let mut child = std::process::Command::new(&python)
+            .args([
+                "-c",
+                "import sys, json, asyncio, logging, unittest, email.message; sys.stdin.read()",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let memory = ProcessMemory { pid: child.id() };
+        let mut layouts = 0;
+        for _ in 0..20_000 {
+            // Before `exec` and while its libraries are being loaded, it is no Python yet.
+            let Ok(interpreter) = identify(child.id(), &memory) else {
+                continue;
+            };
+            match validate(&interpreter, &memory) {
+                Ok(_) => layouts += 1,
+                Err(LayoutError::Starting { .. }) => {}
+                Err(error) => panic!("{}: {error}", python.display()),
+            }
+            if layouts == 10 {
+                break;
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(layouts, 10);
+    }
+}
+
+#[test]
+fn says_what_is_no_supported_python() {
+    use profilemate::target::python::{IdentifyError, ProcessMemory, identify};
+    let own = std::process::id();
+    assert!(matches!(
+        identify(own, &ProcessMemory { pid: own }),
+        Err(IdentifyError::NotPython { .. })
+    ));
+    let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    assert!(matches!(
+        identify(pid, &ProcessMemory { pid }),
+        Err(IdentifyError::Maps { .. })
+    ));
 }

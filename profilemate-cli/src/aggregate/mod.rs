@@ -1,1 +1,339 @@
-//! To be written.
+//! The aggregator: a pure fold of events into rows. It reads no clock, no file and no environment, so the same stream
+//! always gives the same rows.
+
+pub mod block;
+pub mod clock;
+pub mod counter;
+pub mod coverage;
+pub mod facts;
+pub mod fields;
+mod forward;
+pub mod operation;
+mod pool;
+mod preempt;
+pub mod process;
+pub mod request;
+mod schedule;
+pub mod split;
+pub mod step;
+mod user;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use clock::Clock;
+use counter::Counters;
+use facts::Facts;
+use fields::Fields;
+use operation::Operations;
+use preempt::Preempts;
+use process::Processes;
+
+use crate::event::{Call, Event, Method, Note, Phase, Program, Session};
+use crate::table::AnyRow;
+use crate::table::cell::Stamp;
+
+/// How long a call may wait for the one that gives it its meaning (an operation for its step, a preemption for its
+/// schedule call), on the stream's own time.
+pub const HOLD_NS: u64 = 300_000_000;
+/// Calls that wait for the length of a cycle to be known, at most.
+const WAITING: usize = 65_536;
+/// Methods and programs remembered, at most. Their number is the tracer's own; the bound is for damaged captures.
+const BINDINGS: usize = 65_536;
+
+/// Rows as they complete, each table's in its order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows(pub Vec<AnyRow>);
+
+impl Rows {
+    /// Appends a row.
+    pub fn put(&mut self, row: impl Into<AnyRow>) {
+        self.0.push(row.into());
+    }
+}
+
+/// What the aggregator does with a method's calls, by its catalogue id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Schedule,
+    Preempt,
+    Evict,
+    Allocate,
+    Touch,
+    Execute,
+    User,
+    Other,
+}
+
+impl Part {
+    fn of(id: &str) -> Self {
+        match id {
+            "scheduler.schedule" => Self::Schedule,
+            "scheduler.preempt" => Self::Preempt,
+            "block_pool.evict" => Self::Evict,
+            "block_pool.allocate" => Self::Allocate,
+            "block_pool.touch" => Self::Touch,
+            "runner.execute_model" => Self::Execute,
+            id if id.starts_with("user.") => Self::User,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A method in a slot, and what is done with its calls.
+struct Bound {
+    method: Method,
+    part: Part,
+}
+
+/// One call with everything that its handlers need.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    call: &'a Call,
+    method: &'a Method,
+    fields: Fields<'a>,
+    /// `None`: the length of a cycle is not known.
+    duration_ns: Option<u64>,
+}
+
+impl Seen<'_> {
+    /// When the call began; when it was seen, if its duration is not known.
+    fn start_ns(&self) -> u64 {
+        self.call
+            .ts_ns
+            .saturating_sub(self.duration_ns.unwrap_or(0))
+    }
+}
+
+/// Folds events into rows.
+#[derive(Default)]
+pub struct Aggregator {
+    session: Session,
+    clock: Clock,
+    bindings: HashMap<(u32, u16, u8), Arc<Bound>>,
+    shared: HashMap<(u16, u8), Arc<Bound>>,
+    programs: HashMap<u32, Arc<Program>>,
+    processes: Processes,
+    preempts: Preempts,
+    operations: Operations,
+    waiting: VecDeque<Call>,
+    counters: Counters,
+    facts: Facts,
+}
+
+impl Aggregator {
+    /// Takes one event. Calls come in the order of their time.
+    pub fn push(&mut self, event: Event, rows: &mut Rows) {
+        match event {
+            Event::Note(note) => self.note(note, rows),
+            Event::Call(call) if !self.clock.is_known() => {
+                self.waiting.push_back(call);
+                if self.waiting.len() > WAITING {
+                    self.drain(rows);
+                }
+            }
+            Event::Call(call) => self.call(&call, rows),
+        }
+    }
+
+    /// The stream's time has come to `now_ns`, with every call older than that pushed: nothing waits longer than
+    /// [`HOLD_NS`].
+    pub fn advance(&mut self, now_ns: u64, rows: &mut Rows) {
+        let old = now_ns.saturating_sub(HOLD_NS);
+        if self.waiting.front().is_some_and(|call| call.ts_ns < old) {
+            self.drain(rows);
+        }
+        self.expire(old, rows);
+    }
+
+    /// The stream has ended: nothing waits any longer.
+    pub fn finish(&mut self, rows: &mut Rows) {
+        self.drain(rows);
+        for preempt in self.preempts.take_all() {
+            self.preempted(&preempt, None, None, rows);
+        }
+        self.operations
+            .release(u64::MAX, &self.processes, &self.session, rows);
+    }
+
+    /// Whether something waits for a later event.
+    pub fn is_waiting(&self) -> bool {
+        !(self.waiting.is_empty() && self.preempts.is_empty() && self.operations.is_empty())
+    }
+
+    /// The head of the session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What was learned about the session itself.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The processes of the target.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    /// The counters of the slots.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The length of a cycle.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The method in a slot of a page, as process `pid` has it.
+    pub fn method(&self, pid: u32, page: u16, slot: u8) -> Option<&Method> {
+        self.bound(pid, page, slot).map(|bound| &bound.method)
+    }
+
+    /// All methods that were bound, in no particular order.
+    pub fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.bindings.values().map(|bound| &bound.method)
+    }
+
+    fn bound(&self, pid: u32, page: u16, slot: u8) -> Option<&Arc<Bound>> {
+        // A forked child has its parent's page and no note of its own for each slot.
+        self.bindings
+            .get(&(pid, page, slot))
+            .or_else(|| self.shared.get(&(page, slot)))
+    }
+
+    fn drain(&mut self, rows: &mut Rows) {
+        while let Some(call) = self.waiting.pop_front() {
+            self.call(&call, rows);
+        }
+    }
+
+    fn expire(&mut self, old_ns: u64, rows: &mut Rows) {
+        for preempt in self.preempts.take_older(old_ns) {
+            self.preempted(&preempt, Some(preempt::RESET), None, rows);
+        }
+        self.operations
+            .release(old_ns, &self.processes, &self.session, rows);
+    }
+
+    fn note(&mut self, note: Note, rows: &mut Rows) {
+        match note {
+            Note::Session(session) => self.session = session,
+            Note::Process(process) => self.processes.note(process),
+            Note::Method(method) => self.bind(method),
+            Note::Program(program) => {
+                if self.programs.len() < BINDINGS || self.programs.contains_key(&program.id) {
+                    self.programs.insert(program.id, Arc::new(program));
+                }
+            }
+            Note::Clock {
+                cycles,
+                monotonic_ns,
+            } => {
+                self.clock.read(cycles, monotonic_ns);
+                if self.clock.is_known() {
+                    self.drain(rows);
+                }
+            }
+            Note::Counters(counters) => self.counters.note(counters),
+            Note::Ledger(ledger) => {
+                if ledger.lost > self.facts.ledger.unwrap_or_default().lost {
+                    // A lost record may have been an allocation.
+                    self.processes.forget_blocks();
+                }
+                self.facts.ledger = Some(ledger);
+            }
+            Note::ProcessEnded { pid, at_ns, reason } => {
+                self.drain(rows);
+                self.processes.ended(pid, at_ns, reason);
+            }
+            Note::Unbound {
+                pid,
+                method,
+                reason,
+            } => self.facts.unbound(pid, method, reason),
+            Note::NotCovered { table, reason } => self.facts.not_covered(table, reason),
+            Note::Ended {
+                at_ns,
+                wall,
+                reason,
+            } => {
+                self.facts.ended = Some(facts::Ended {
+                    at_ns,
+                    wall,
+                    reason,
+                });
+            }
+        }
+    }
+
+    fn bind(&mut self, method: Method) {
+        if self.bindings.len() >= BINDINGS {
+            return;
+        }
+        let part = Part::of(&method.id);
+        let (pid, page, slot) = (method.pid, method.page, method.slot);
+        self.facts.bound(&method);
+        let bound = Arc::new(Bound { method, part });
+        self.bindings.insert((pid, page, slot), Arc::clone(&bound));
+        self.shared.insert((page, slot), bound);
+    }
+
+    fn call(&mut self, call: &Call, rows: &mut Rows) {
+        self.expire(call.ts_ns.saturating_sub(HOLD_NS), rows);
+        let Some(bound) = self.bound(call.pid, call.page, call.slot).cloned() else {
+            self.facts.unnamed_calls += 1;
+            return;
+        };
+        let program = self.programs.get(&call.program).cloned();
+        let fields = Fields::new(call, program.as_deref());
+        self.facts.call(&bound.method.id, fields);
+        let duration_ns = match call.phase {
+            Phase::Entry => None,
+            Phase::Return => self.clock.between(call.entry_cycles, call.return_cycles),
+        };
+        let seen = Seen {
+            call,
+            method: &bound.method,
+            fields,
+            duration_ns,
+        };
+        if call.phase == Phase::Entry {
+            if bound.part == Part::Preempt {
+                self.preempts.entry(call, fields);
+            }
+            return;
+        }
+        let step = match bound.part {
+            Part::Schedule => self.schedule(seen, rows),
+            Part::Execute => self.execute(seen, rows),
+            Part::Preempt => {
+                self.preempt(seen, rows);
+                None
+            }
+            Part::Evict => {
+                self.evict(seen, rows);
+                None
+            }
+            Part::Allocate => {
+                self.allocate(seen);
+                None
+            }
+            Part::Touch => {
+                self.touch(seen);
+                None
+            }
+            Part::User => {
+                self.user(seen, rows);
+                None
+            }
+            Part::Other => None,
+        };
+        self.operation(seen, bound.part, step, rows);
+    }
+
+    fn stamp(&self, ts_ns: u64) -> Stamp {
+        Stamp::new(ts_ns, self.session.started_ns)
+    }
+}

@@ -1,1 +1,249 @@
-//! To be written.
+//! The kernel side, as the tracer sees it: loads the eBPF object, attaches the marker pages, and speaks with the
+//! programs through their maps.
+//!
+//! Nothing here reads or writes a target. A uprobe on a marker page changes that page's code in every process that
+//! maps it, and goes when its [`Link`] is dropped, or with this process.
+
+mod capability;
+mod error;
+mod nop5;
+mod program_index;
+mod ring;
+
+pub use capability::Capabilities;
+pub use error::Error;
+pub use nop5::{Nop5, probe_nop5};
+pub use ring::Reader;
+
+use crate::event::Ledger;
+use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
+use aya::programs::links::FdLink;
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
+use aya::programs::UProbe;
+use aya::{Ebpf, EbpfLoader};
+use profilemate_common::page;
+use profilemate_common::path::{OPS, Program};
+use profilemate_common::python::KernelLayout;
+use profilemate_common::record::FIELDS;
+use profilemate_ebpf as object;
+use program_index::ProgramIndices;
+use std::borrow::Cow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long an index stays unused after its program was replaced: an event that began before may still read it. (The
+/// kernel side checks the program's id besides.)
+const QUARANTINE: Duration = Duration::from_secs(1);
+
+/// How to load.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Size of the ring buffer in bytes; a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+}
+
+impl Default for Options {
+    /// 16 MiB: one second of stall at 200,000 events of 64 bytes a second.
+    fn default() -> Self {
+        Self { ring_bytes: 16 << 20 }
+    }
+}
+
+/// The loaded programs and their maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+    slots: Array<MapData, u32>,
+    programs: Array<MapData, Wire<Program>>,
+    layouts: Array<MapData, Wire<KernelLayout>>,
+    counts: PerCpuArray<MapData, u64>,
+    /// Keeps the entry for `fields_read`, which goes when the last user space reference to the map does.
+    _parts: ProgramArray<MapData>,
+    indices: ProgramIndices,
+    /// Index into `programs` for each slot of each page.
+    used: Vec<Option<u32>>,
+}
+
+/// A uprobe on one marker page; detached when dropped, which takes about 110 ms ([`detach_all`]).
+#[derive(Debug)]
+pub struct Link {
+    _fd: FdLink,
+    /// Index of the page.
+    pub page: u16,
+}
+
+/// One of our shared types, as a map's value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Wire<T>(T);
+
+// SAFETY: `bytemuck::Pod` asks for the same and more: any bytes are valid, and there is no padding.
+unsafe impl<T: bytemuck::Pod> aya::Pod for Wire<T> {}
+
+impl Kernel {
+    /// Loads the object into the kernel and has it verified, which takes about half a second.
+    pub fn load(options: Options) -> Result<Self, Error> {
+        let mut ebpf = load_object(options.ring_bytes)?;
+        for name in object::PROGRAM_NAMES {
+            uprobe(&mut ebpf, name)?.load().map_err(|source| error::refused(name, source))?;
+        }
+        let fields_read = uprobe(&mut ebpf, object::FIELDS_READ)?
+            .fd()
+            .and_then(|fd| fd.try_clone().map_err(Into::into))
+            .map_err(|source| error::refused(object::FIELDS_READ, source))?;
+        let mut parts: ProgramArray<MapData> = take(&mut ebpf, object::PARTS)?;
+        parts.set(0, &fields_read, 0).map_err(|source| Error::Map { map: object::PARTS, source })?;
+        let slots = usize::from(PAGES) * page::SLOTS;
+        Ok(Self {
+            slots: take(&mut ebpf, object::SLOTS)?,
+            programs: take(&mut ebpf, object::PROGRAMS)?,
+            layouts: take(&mut ebpf, object::LAYOUTS)?,
+            counts: take(&mut ebpf, object::COUNTS_MAP)?,
+            _parts: parts,
+            indices: ProgramIndices::new(object::PROGRAM_COUNT, QUARANTINE),
+            used: vec![None; slots],
+            ebpf,
+        })
+    }
+
+    /// Puts a uprobe at `offset` of the file at `path` (such as `/proc/self/fd/N` of a memfd), for every process that
+    /// maps it now or later. The records carry `page`.
+    pub fn attach_page(&mut self, path: &Path, offset: u64, page: u16) -> Result<Link, Error> {
+        if page >= PAGES {
+            return Err(Error::OutOfRange { what: "page", value: page.into(), limit: PAGES.into() });
+        }
+        let fd = attach(&mut self.ebpf, path, offset, page.into())?;
+        Ok(Link { _fd: fd, page })
+    }
+
+    /// Has the events of `slot` on `page` read `program`'s fields from now on. A replaced program may serve events
+    /// that have begun already.
+    pub fn set_program(&mut self, page: u16, slot: u8, program: &Program) -> Result<(), Error> {
+        let at = position(page, slot)?;
+        for (what, value, limit) in [
+            ("number of operations", program.op_count, OPS as u32 + 1),
+            ("number of fields", program.field_count, FIELDS as u32 + 1),
+            ("layout", program.layout, object::LAYOUT_COUNT),
+        ] {
+            if value >= limit {
+                return Err(Error::OutOfRange { what, value: value.into(), limit: limit.into() });
+            }
+        }
+        let index = self.indices.take(Instant::now()).ok_or(Error::TooManyPrograms { limit: object::PROGRAM_COUNT })?;
+        self.programs
+            .set(index, Wire(*program), 0)
+            .map_err(|source| Error::Map { map: object::PROGRAMS, source })?;
+        self.slots.set(at, index + 1, 0).map_err(|source| Error::Map { map: object::SLOTS, source })?;
+        self.retire(at, Some(index));
+        Ok(())
+    }
+
+    /// Has the events of `slot` on `page` tell nothing but the call, until a program is set.
+    pub fn clear_slot(&mut self, page: u16, slot: u8) -> Result<(), Error> {
+        let at = position(page, slot)?;
+        self.slots.set(at, 0, 0).map_err(|source| Error::Map { map: object::SLOTS, source })?;
+        self.retire(at, None);
+        Ok(())
+    }
+
+    /// Sets the layout that programs with this [`Program::layout`] use.
+    pub fn set_layout(&mut self, index: u32, layout: &KernelLayout) -> Result<(), Error> {
+        if index >= object::LAYOUT_COUNT {
+            return Err(Error::OutOfRange {
+                what: "layout",
+                value: index.into(),
+                limit: object::LAYOUT_COUNT.into(),
+            });
+        }
+        self.layouts.set(index, Wire(*layout), 0).map_err(|source| Error::Map { map: object::LAYOUTS, source })
+    }
+
+    /// The kernel side's counts since it was loaded, summed over CPUs. Exact when no event is under way.
+    pub fn ledger(&self) -> Result<Ledger, Error> {
+        let sum = |index: u32| -> Result<u64, Error> {
+            let values =
+                self.counts.get(&index, 0).map_err(|source| Error::Map { map: object::COUNTS_MAP, source })?;
+            Ok(values.iter().sum())
+        };
+        Ok(Ledger {
+            fired: sum(object::COUNT_FIRED)?,
+            submitted: sum(object::COUNT_SUBMITTED)?,
+            lost: sum(object::COUNT_LOST)?,
+            filtered: sum(object::COUNT_FILTERED)?,
+        })
+    }
+
+    /// The reading end of the ring buffer; there is one.
+    pub fn ring(&mut self) -> Result<Reader, Error> {
+        Ok(Reader::new(take(&mut self.ebpf, object::EVENTS)?))
+    }
+
+    /// `index` is in use at `at` from now on; what was there before is free after a while.
+    fn retire(&mut self, at: u32, index: Option<u32>) {
+        if let Some(old) = std::mem::replace(&mut self.used[at as usize], index) {
+            self.indices.give_back(old, Instant::now());
+        }
+    }
+}
+
+/// Detaches many pages at once: the kernel takes about 110 ms for each, most of it waiting.
+pub fn detach_all(links: Vec<Link>) {
+    std::thread::scope(|scope| {
+        for link in links {
+            scope.spawn(move || drop(link));
+        }
+    });
+}
+
+/// Pages, at most.
+pub const PAGES: u16 = object::PAGE_COUNT as u16;
+
+/// Position of a slot in the map of slots.
+fn position(page: u16, slot: u8) -> Result<u32, Error> {
+    if page >= PAGES {
+        return Err(Error::OutOfRange { what: "page", value: page.into(), limit: PAGES.into() });
+    }
+    if usize::from(slot) >= page::SLOTS {
+        return Err(Error::OutOfRange { what: "slot", value: slot.into(), limit: page::SLOTS as u64 });
+    }
+    Ok(u32::from(page) * page::SLOTS as u32 + u32::from(slot))
+}
+
+/// Reads the object and makes its maps.
+fn load_object(ring_bytes: u32) -> Result<Ebpf, Error> {
+    let mut bytes = Cow::Borrowed(object::OBJECT);
+    if cfg!(debug_assertions)
+        && let Some(path) = std::env::var_os("PROFILEMATE_OBJECT")
+    {
+        let read = std::fs::read(&path).map_err(|source| Error::Object { path: path.into(), source })?;
+        bytes = Cow::Owned(read);
+    }
+    EbpfLoader::new()
+        .map_max_entries(object::EVENTS, ring_bytes)
+        .load(&bytes)
+        .map_err(|source| Error::Load { source: Box::new(source) })
+}
+
+/// Attaches `method_called`.
+fn attach(ebpf: &mut Ebpf, path: &Path, offset: u64, cookie: u64) -> Result<FdLink, Error> {
+    let failed = |source| Error::Attach { path: path.into(), offset, source: Box::new(source) };
+    let probe = uprobe(ebpf, object::METHOD_CALLED)?;
+    let point =
+        UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
+    let id = probe.attach(point, path, UProbeScope::AllProcesses).map_err(failed)?;
+    let link = probe.take_link(id).map_err(failed)?;
+    FdLink::try_from(link).map_err(|_| Error::OldKernel)
+}
+
+fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::Missing { name })?;
+    program.try_into().map_err(|_| Error::Missing { name })
+}
+
+/// Takes the map `name` out of the object.
+fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::Missing { name })?;
+    T::try_from(map).map_err(|_| Error::Missing { name })
+}
+
+#[cfg(test)]
+mod tests;

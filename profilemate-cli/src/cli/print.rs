@@ -24,7 +24,9 @@ pub(super) fn start_log(verbose: u8) {
 pub(super) fn version(long: bool) {
     println!("profilemate {}", env!("CARGO_PKG_VERSION"));
     if long {
-        println!("ebpf object: sha256 {} ({} bytes)", crate::attach::object_sha256(), profilemate_ebpf::OBJECT.len());
+        let object = format!("profilemate.{}.o", std::env::consts::ARCH);
+        let hash = profilemate_ebpf::OBJECT_SHA256.lines().find(|line| line.ends_with(&object)).unwrap_or("unknown");
+        println!("ebpf object: sha256 {hash} ({} bytes)", profilemate_ebpf::OBJECT.len());
         for line in profilemate_ebpf::TOOLCHAIN.lines() {
             println!("built with: {line}");
         }

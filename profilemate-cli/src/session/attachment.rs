@@ -6,7 +6,7 @@ use profilemate_common::page::{self, MODE_OFF, Mode};
 
 use super::look::{Ready, Runtime};
 use super::trouble::{Trouble, chain};
-use crate::attach::Kernel;
+use crate::attach::{Kernel, Link};
 use crate::cli::Exit;
 use crate::event::{self, Counters, Note, SlotCounters};
 use crate::target::python::{Compiled, Layout, assemble};
@@ -36,6 +36,8 @@ struct Bound {
 pub struct Context<'c> {
     /// The loaded programs.
     pub kernel: &'c mut Kernel,
+    /// The uprobes so far.
+    pub links: &'c mut Vec<Link>,
     /// Where notes go.
     pub notes: &'c Notes,
     /// Next program id.
@@ -57,7 +59,7 @@ impl Attachment {
             None => log::info!("process {pid}: marker page of an earlier session reused"),
         }
         context.kernel.set_layout(u32::from(index), &runtime.layout.kernel)?;
-        context.kernel.attach_page(&page.uprobe_path(), context.site, index)?;
+        context.links.push(context.kernel.attach_page(&page.uprobe_path(), context.site, index)?);
         let before = page.slots()?.iter().zip(0_u8..).map(|(slot, number)| (number, counters(number, slot))).collect();
         Ok(Self { page, index, bound: Vec::new(), before, layout: runtime.layout })
     }

@@ -46,7 +46,7 @@ pub struct Pump {
 
 impl Pump {
     /// Starts the thread.
-    pub fn start(mut pipeline: Pipeline, ring: Option<attach::Ring>) -> std::io::Result<Self> {
+    pub fn start(mut pipeline: Pipeline, ring: Option<attach::Reader>) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let status = Arc::new(Mutex::new(pipeline.status(clock::monotonic_ns())));
         let shared = Arc::clone(&status);
@@ -83,7 +83,7 @@ impl Pump {
 
 fn run(
     mut pipeline: Pipeline,
-    mut ring: Option<attach::Ring>,
+    mut ring: Option<attach::Reader>,
     messages: &Receiver<Message>,
     status: &Mutex<Status>,
 ) -> Result<Outcome, sink::Error> {

@@ -93,7 +93,8 @@ fn kernel_failure(error: attach::Error) -> Failure {
 
 /// Which instruction of the page is probed: the five-byte nop only where a forked child of our own survived it.
 fn site(may_test: bool) -> (u64, String) {
-    if may_test && attach::nop5_is_fork_safe() {
+    let test = if may_test { attach::probe_nop5().ok() } else { None };
+    if test == Some(attach::Nop5::Safe) {
         return (touch::MARK_NOP5_OFFSET as u64, "five-byte nop (a forked child of our own survived it here)".to_owned());
     }
     let why = if may_test {

@@ -1,6 +1,7 @@
 //! Follows the processes of a target: attaches those that can be, when they can be, and lets go of those that end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::attachment::{Attachment, Context};
@@ -8,7 +9,7 @@ use super::look::{self, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
 use super::trouble::Trouble;
-use crate::attach::{Kernel, PAGES};
+use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
@@ -33,6 +34,7 @@ pub struct Tracker {
     options: Options,
     catalog: Catalog,
     kernel: Option<Kernel>,
+    links: Vec<Link>,
     notes: Notes,
     site: u64,
     processes: BTreeMap<u32, Tracked>,
@@ -46,7 +48,7 @@ struct Tracked {
     executable: String,
     since: Instant,
     next: Instant,
-    runtime: Option<Runtime>,
+    runtime: Option<Rc<Runtime>>,
     scheduler_since: Option<Instant>,
     attachment: Option<Attachment>,
     missing: Vec<Method>,
@@ -71,6 +73,7 @@ impl Tracker {
             options,
             catalog: Catalog::vllm(),
             kernel,
+            links: Vec::new(),
             notes,
             site,
             processes: BTreeMap::new(),
@@ -178,10 +181,8 @@ impl Tracker {
         let wants = tracked.attachment.is_none() || !tracked.missing.is_empty();
         if wants && tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing) {
             tracked.trouble = self.attach(&mut tracked, engines, now).err();
-            if let Some(trouble) = &tracked.trouble {
-                if trouble.passing && tracked.since.elapsed() > PATIENCE && tracked.runtime.is_none() {
-                    tracked.trouble = Some(Trouble { passing: false, ..trouble.clone() });
-                }
+            if let Some(trouble) = &mut tracked.trouble {
+                trouble.passing &= tracked.since.elapsed() < PATIENCE || tracked.runtime.is_some();
                 tracked.plan.technique = if trouble.passing {
                     Technique::Wait(trouble.reason.clone())
                 } else {
@@ -236,9 +237,10 @@ impl Tracker {
     fn attach(&mut self, tracked: &mut Tracked, engine_below: bool, now: Instant) -> Result<(), Trouble> {
         let pid = tracked.seen.pid;
         if tracked.runtime.is_none() {
-            tracked.runtime = Some(Runtime::open(pid)?);
+            tracked.runtime = Some(Rc::new(Runtime::open(pid)?));
         }
-        let Some(runtime) = &tracked.runtime else { return Ok(()) };
+        let Some(runtime) = tracked.runtime.clone() else { return Ok(()) };
+        let runtime = &*runtime;
         let vllm = look::imported_version(runtime);
         let role = tracked.role(runtime, engine_below, now)?;
         let wanted = if tracked.attachment.is_some() {
@@ -268,9 +270,15 @@ impl Tracker {
             return Ok(());
         }
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
-        let mut context = Context { kernel, notes: &self.notes, next_program: &mut self.next_program, site: self.site };
+        let mut context = Context {
+            kernel,
+            links: &mut self.links,
+            notes: &self.notes,
+            next_program: &mut self.next_program,
+            site: self.site,
+        };
         if first {
-            if usize::from(self.next_page) >= PAGES {
+            if self.next_page >= PAGES {
                 return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
             }
             tracked.attachment = Some(Attachment::begin(pid, runtime, self.next_page, &mut context)?);
@@ -303,7 +311,13 @@ impl Tracker {
     }
 
     fn ledger(&self) -> Option<Ledger> {
-        self.kernel.as_ref().map(Kernel::ledger)
+        match self.kernel.as_ref()?.ledger() {
+            Ok(ledger) => Some(ledger),
+            Err(error) => {
+                log::warn!("{}", super::trouble::chain(&error));
+                None
+            }
+        }
     }
 
     /// Lets go of everything: events off, pointers back, probes away. Gives what could not be put back.
@@ -319,9 +333,7 @@ impl Tracker {
                 troubles.push((*pid, trouble));
             }
         }
-        if let Some(kernel) = &mut self.kernel {
-            kernel.detach_all();
-        }
+        attach::detach_all(std::mem::take(&mut self.links));
         self.report();
         // Dropping the pages gives their locks back.
         for tracked in self.processes.values_mut() {

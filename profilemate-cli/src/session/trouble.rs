@@ -110,8 +110,7 @@ impl From<touch::Error> for Trouble {
 
 impl From<attach::Error> for Trouble {
     fn from(error: attach::Error) -> Self {
-        Self::lasting(Exit::Forbidden, chain(&error)).hint(
-            "run with `sudo`: CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE are needed, and a kernel of 5.15 or newer",
-        )
+        let hint = error.hint();
+        Self { hint, ..Self::lasting(Exit::Forbidden, chain(&error)) }
     }
 }

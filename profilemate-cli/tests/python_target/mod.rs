@@ -1,4 +1,8 @@
 //! A live Python process with known objects, for every supported interpreter that this machine has.
+#![allow(
+    dead_code,
+    reason = "shared by several tests, each of which uses a part"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -34,19 +38,30 @@ impl Target {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", python.display()));
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let facts = serde_json::from_str(&line).unwrap();
+        BufReader::new(child.stdout.take().expect("a pipe"))
+            .read_line(&mut line)
+            .expect("facts");
+        let facts = serde_json::from_str(&line).expect("facts as JSON");
         let pid = child.id();
         let memory = ProcessMemory { pid };
-        let interpreter = identify(pid, &memory).unwrap();
-        let layout = validate(&interpreter, &memory).unwrap();
+        let interpreter = identify(pid, &memory).expect("a supported Python");
+        let layout = validate(&interpreter, &memory).expect("a known layout");
         let stdin = child.stdin.take();
-        Self { child, _stdin: stdin, facts, memory, interpreter, layout }
+        Self {
+            child,
+            _stdin: stdin,
+            facts,
+            memory,
+            interpreter,
+            layout,
+        }
     }
 
     pub(crate) fn fact(&self, path: &[&str]) -> u64 {
         let value = path.iter().fold(&self.facts, |value, key| &value[key]);
-        value.as_u64().unwrap_or_else(|| panic!("no fact {path:?}: {value}"))
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("no fact {path:?}: {value}"))
     }
 }
 
@@ -54,16 +69,32 @@ impl Target {
 pub(crate) fn pythons() -> Vec<PathBuf> {
     let mut found = Vec::new();
     if let Ok(list) = std::env::var("PROFILEMATE_PYTHONS") {
-        found.extend(list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from));
+        found.extend(
+            list.split(':')
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+        );
     }
     if let Ok(home) = std::env::var("HOME") {
-        let versions = std::fs::read_dir(format!("{home}/.pyenv/versions")).into_iter().flatten().flatten();
-        let mut versions: Vec<_> = versions.map(|entry| entry.path().join("bin/python3")).collect();
-        versions.retain(|path| path.exists() && (10..=14).any(|minor| path.to_string_lossy().contains(&format!("/3.{minor}."))));
+        let versions = std::fs::read_dir(format!("{home}/.pyenv/versions"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut versions: Vec<_> = versions
+            .map(|entry| entry.path().join("bin/python3"))
+            .collect();
+        versions.retain(|path| {
+            path.exists()
+                && (10..=14).any(|minor| path.to_string_lossy().contains(&format!("/3.{minor}.")))
+        });
         versions.sort();
         found.extend(versions);
     }
-    found.extend((10..=14).map(|minor| PathBuf::from(format!("/usr/bin/python3.{minor}"))).filter(|path| path.exists()));
+    found.extend(
+        (10..=14)
+            .map(|minor| PathBuf::from(format!("/usr/bin/python3.{minor}")))
+            .filter(|path| path.exists()),
+    );
     found
 }
 

@@ -53,7 +53,10 @@ impl HashKey {
         ]);
         let mut words = text.chunks_exact(8);
         for word in &mut words {
-            state.absorb(u64::from_le_bytes(word.try_into().unwrap_or_default()), self.compression);
+            state.absorb(
+                u64::from_le_bytes(word.try_into().unwrap_or_default()),
+                self.compression,
+            );
         }
         let mut last = [0u8; 8];
         let rest = words.remainder();
@@ -77,7 +80,12 @@ mod tests {
     /// The reference vector of `SipHash`-2-4: key 00..0f, message 00..0e.
     #[test]
     fn agrees_with_the_reference() {
-        let key = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908, compression: 2, finalization: 4 };
+        let key = HashKey {
+            k0: 0x0706_0504_0302_0100,
+            k1: 0x0f0e_0d0c_0b0a_0908,
+            compression: 2,
+            finalization: 4,
+        };
         let message: Vec<u8> = (0..15).collect();
         assert_eq!(key.of(&message), 0xa129_ca61_49be_45e5);
     }
@@ -85,16 +93,29 @@ mod tests {
     /// `PYTHONHASHSEED=0 python3.12 -c 'print(hash("abc"), hash("num_scheduled_tokens"))'`.
     #[test]
     fn agrees_with_cpython() {
-        let key = HashKey { k0: 0, k1: 0, compression: 1, finalization: 3 };
+        let key = HashKey {
+            k0: 0,
+            k1: 0,
+            compression: 1,
+            finalization: 3,
+        };
         assert_eq!(key.of(b"abc") as i64, -4_594_863_902_769_663_758);
-        assert_eq!(key.of(b"num_scheduled_tokens") as i64, -6_479_003_150_488_109_641);
+        assert_eq!(
+            key.of(b"num_scheduled_tokens") as i64,
+            -6_479_003_150_488_109_641
+        );
         assert_eq!(key.of(b""), 0);
     }
 
     /// The same by 3.10, whose hash has more rounds.
     #[test]
     fn agrees_with_cpython_3_10() {
-        let key = HashKey { k0: 0, k1: 0, compression: 2, finalization: 4 };
+        let key = HashKey {
+            k0: 0,
+            k1: 0,
+            compression: 2,
+            finalization: 4,
+        };
         assert_eq!(key.of(b"abc") as i64, 4_596_069_200_710_135_518);
     }
 }

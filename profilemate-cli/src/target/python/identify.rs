@@ -34,7 +34,10 @@ impl Version {
     /// From `PY_VERSION_HEX`; `None` for another major version than 3.
     pub fn from_hex(hex: u32) -> Option<Self> {
         let [major, minor, patch, _] = hex.to_be_bytes();
-        (major == 3).then_some(Self { minor, patch: Some(patch) })
+        (major == 3).then_some(Self {
+            minor,
+            patch: Some(patch),
+        })
     }
 }
 
@@ -179,7 +182,9 @@ pub enum IdentifyError {
         version: String,
     },
     /// A build without the global interpreter lock.
-    #[error("process {pid} runs a free-threaded CPython {version}, whose objects are laid out differently")]
+    #[error(
+        "process {pid} runs a free-threaded CPython {version}, whose objects are laid out differently"
+    )]
     FreeThreaded {
         /// Process.
         pid: u32,
@@ -194,8 +199,12 @@ impl IdentifyError {
         match self {
             Self::Maps { .. } => "run as root, and check that the process still runs",
             Self::NotPython { .. } => "give the pid of the server's Python process",
-            Self::File { .. } => "run as root with CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE",
-            Self::NoSymbols { .. } => "the interpreter must keep its dynamic symbols; rebuild it without stripping them",
+            Self::File { .. } => {
+                "run as root with CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE"
+            }
+            Self::NoSymbols { .. } => {
+                "the interpreter must keep its dynamic symbols; rebuild it without stripping them"
+            }
             Self::Unsupported { .. } => "run the server on CPython 3.10, 3.11, 3.12, 3.13 or 3.14",
             Self::FreeThreaded { .. } => "run the server on the ordinary build of the same version",
         }
@@ -204,7 +213,8 @@ impl IdentifyError {
 
 /// Finds the interpreter of process `pid`, whose memory is `memory`.
 pub fn identify(pid: u32, memory: &impl Memory) -> Result<Interpreter, IdentifyError> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/maps")).map_err(|source| IdentifyError::Maps { pid, source })?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/maps"))
+        .map_err(|source| IdentifyError::Maps { pid, source })?;
     let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let executable = executable.as_deref().and_then(|path| path.to_str());
     let maps = maps::parse(&text);
@@ -234,17 +244,33 @@ fn candidates<'maps>(maps: &'maps [Mapping], executable: Option<&str>) -> Vec<&'
         } else {
             continue;
         };
-        if found.iter().all(|(_, seen)| seen.inode != mapping.inode || seen.path != mapping.path) {
+        if found
+            .iter()
+            .all(|(_, seen)| seen.inode != mapping.inode || seen.path != mapping.path)
+        {
             found.push((rank, mapping));
         }
     }
     found.sort_by_key(|(rank, _)| *rank);
-    found.into_iter().take(8).map(|(_, mapping)| mapping).collect()
+    found
+        .into_iter()
+        .take(8)
+        .map(|(_, mapping)| mapping)
+        .collect()
 }
 
-fn examine(pid: u32, maps: &[Mapping], mapping: &Mapping, memory: &impl Memory) -> Result<Option<Interpreter>, IdentifyError> {
+fn examine(
+    pid: u32,
+    maps: &[Mapping],
+    mapping: &Mapping,
+    memory: &impl Memory,
+) -> Result<Option<Interpreter>, IdentifyError> {
     let path = mapping.path.clone();
-    let broken = |reason: String| IdentifyError::File { pid, path: path.clone(), reason };
+    let broken = |reason: String| IdentifyError::File {
+        pid,
+        path: path.clone(),
+        reason,
+    };
     let file = open(pid, mapping).map_err(|error| broken(error.to_string()))?;
     let image = elf::read(file, WANTED).map_err(|error| broken(error.to_string()))?;
     if !image.symbols.contains_key("_PyRuntime") && !image.symbols.contains_key("PyType_Type") {
@@ -255,25 +281,49 @@ fn examine(pid: u32, maps: &[Mapping], mapping: &Mapping, memory: &impl Memory) 
         .ok_or_else(|| broken("its code is not mapped where the file says".to_owned()))?;
     let symbols = Symbols::from_image(&image, bias);
     let version = version(pid, &path, &symbols, memory)?;
-    if let Some(missing) = REQUIRED.iter().find(|name| !image.symbols.contains_key(**name)) {
+    if let Some(missing) = REQUIRED
+        .iter()
+        .find(|name| !image.symbols.contains_key(**name))
+    {
         return Err(IdentifyError::NoSymbols { pid, path, missing });
     }
     if free_threaded(version, &path, &symbols, memory) {
         return Err(IdentifyError::FreeThreaded { pid, version });
     }
-    let same_file = |other: &&Mapping| other.executable && other.inode == mapping.inode && other.path == mapping.path;
-    let text = maps.iter().filter(same_file).map(|mapping| mapping.addresses.clone()).collect();
-    Ok(Some(Interpreter { pid, version, path, build_id: image.build_id, text, symbols }))
+    let same_file = |other: &&Mapping| {
+        other.executable && other.inode == mapping.inode && other.path == mapping.path
+    };
+    let text = maps
+        .iter()
+        .filter(same_file)
+        .map(|mapping| mapping.addresses.clone())
+        .collect();
+    Ok(Some(Interpreter {
+        pid,
+        version,
+        path,
+        build_id: image.build_id,
+        text,
+        symbols,
+    }))
 }
 
 /// The version by `Py_Version`, or, before 3.11, by the file's name. (`validate` checks it against `sys.hexversion`.)
-fn version(pid: u32, path: &str, symbols: &Symbols, memory: &impl Memory) -> Result<Version, IdentifyError> {
+fn version(
+    pid: u32,
+    path: &str,
+    symbols: &Symbols,
+    memory: &impl Memory,
+) -> Result<Version, IdentifyError> {
     let unsupported = |version: String| IdentifyError::Unsupported { pid, version };
     let version = if symbols.version == 0 {
-        let minor = minor_in_name(path).ok_or_else(|| unsupported("of unknown version".to_owned()))?;
+        let minor =
+            minor_in_name(path).ok_or_else(|| unsupported("of unknown version".to_owned()))?;
         Version { minor, patch: None }
     } else {
-        let hex: u32 = memory.read(symbols.version).ok_or(IdentifyError::NotPython { pid })?;
+        let hex: u32 = memory
+            .read(symbols.version)
+            .ok_or(IdentifyError::NotPython { pid })?;
         Version::from_hex(hex).ok_or_else(|| unsupported(format!("{hex:#x}")))?
     };
     // Without `Py_Version` only 3.10 is possible, with it only 3.11 and later.
@@ -296,7 +346,9 @@ fn free_threaded(version: Version, path: &str, symbols: &Symbols, memory: &impl 
     let name = path.rsplit('/').next().unwrap_or_default();
     version.minor >= 13
         && (name.contains(&format!("python3.{}t", version.minor))
-            || memory.read::<u64>(symbols.runtime + FREE_THREADED).is_some_and(|flag| flag != 0))
+            || memory
+                .read::<u64>(symbols.runtime + FREE_THREADED)
+                .is_some_and(|flag| flag != 0))
 }
 
 /// Largest interpreter file that is read, bytes (a static debug build has about 200 MB).
@@ -310,20 +362,35 @@ fn open(pid: u32, mapping: &Mapping) -> std::io::Result<File> {
         Err(_) => (open_below_root(pid, &mapping.path, flags)?, true),
     };
     let stat = rustix::fs::fstat(&file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 > FILE_SIZE {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        || stat.st_size as u64 > FILE_SIZE
+    {
         return Err(std::io::Error::other("it is no ordinary file"));
     }
     if by_path && stat.st_ino != mapping.inode {
-        return Err(std::io::Error::other("the file at this path is not the one that is mapped"));
+        return Err(std::io::Error::other(
+            "the file at this path is not the one that is mapped",
+        ));
     }
     Ok(File::from(file))
 }
 
 /// Opens `path` in the target's root, where absolute symbolic links stay in that root too.
 fn open_below_root(pid: u32, path: &str, flags: OFlags) -> std::io::Result<rustix::fd::OwnedFd> {
-    let root = rustix::fs::openat(CWD, format!("/proc/{pid}/root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let root = rustix::fs::openat(
+        CWD,
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve)?)
+    Ok(rustix::fs::openat2(
+        &root,
+        path,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?)
 }
 
 #[cfg(test)]

@@ -34,7 +34,12 @@ pub struct Interned<'r, 'm, M> {
 impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
     /// The interned strings of the resolver's process.
     pub fn new(resolver: &'r Resolver<'m, M>) -> Self {
-        Self { resolver, names: RefCell::default(), seen: RefCell::default(), package: Cell::new(false) }
+        Self {
+            resolver,
+            names: RefCell::default(),
+            seen: RefCell::default(),
+            package: Cell::new(false),
+        }
     }
 
     /// The resolver.
@@ -47,7 +52,10 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
         if !name.is_ascii() {
             return None;
         }
-        let stored = || self.in_static_table(name).or_else(|| self.in_dictionary(name));
+        let stored = || {
+            self.in_static_table(name)
+                .or_else(|| self.in_dictionary(name))
+        };
         let harvested = || {
             self.harvest_module(module);
             self.known(name)
@@ -63,7 +71,8 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
     /// Whether every interned string could be found by looking it up, so that one that was not found is not there.
     fn stores_are_readable(&self) -> bool {
         let name = "__init__";
-        self.resolver.layout().hash.is_some() && (self.in_static_table(name).is_some() || self.in_dictionary(name).is_some())
+        self.resolver.layout().hash.is_some()
+            && (self.in_static_table(name).is_some() || self.in_dictionary(name).is_some())
     }
 
     /// Names harvested so far.
@@ -86,7 +95,11 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
     fn in_dictionary(&self, name: &str) -> Option<u64> {
         let layout = self.resolver.layout();
         let objects = self.resolver.objects();
-        let dict = objects.pointer(layout.interpreter.checked_add(layout.offsets.interned.as_ref()?.interpreter)?)?;
+        let dict = objects.pointer(
+            layout
+                .interpreter
+                .checked_add(layout.offsets.interned.as_ref()?.interpreter)?,
+        )?;
         let entry = objects.dict_lookup(dict, name)??;
         (entry.key == entry.value).then(|| self.confirm(entry.key, name))?
     }
@@ -96,7 +109,12 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
         let layout = self.resolver.layout();
         let objects = self.resolver.objects();
         let hash = layout.hash?.of(name.as_bytes());
-        let table = objects.pointer(layout.symbols.runtime.checked_add(layout.offsets.interned.as_ref()?.runtime)?)?;
+        let table = objects.pointer(
+            layout
+                .symbols
+                .runtime
+                .checked_add(layout.offsets.interned.as_ref()?.runtime)?,
+        )?;
         let [_, buckets, chains] = objects.memory.read::<[u64; 3]>(table)?;
         if !buckets.is_power_of_two() {
             return None;
@@ -138,7 +156,9 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
 
     fn harvest(&self, module: u64) {
         let objects = self.resolver.objects();
-        let Some(dict) = objects.module_dict(module) else { return };
+        let Some(dict) = objects.module_dict(module) else {
+            return;
+        };
         for entry in objects.dict_entries(dict).unwrap_or_default() {
             self.add(entry.key);
             self.harvest_value(&objects, entry);
@@ -153,8 +173,14 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
         if !self.first_visit(class) {
             return;
         }
-        let keys = objects.shared_keys(class).and_then(|keys| objects.key_entries(&keys)).unwrap_or_default();
-        let entries = objects.class_dict(class).and_then(|dict| objects.dict_entries(dict)).unwrap_or_default();
+        let keys = objects
+            .shared_keys(class)
+            .and_then(|keys| objects.key_entries(&keys))
+            .unwrap_or_default();
+        let entries = objects
+            .class_dict(class)
+            .and_then(|dict| objects.dict_entries(dict))
+            .unwrap_or_default();
         for entry in keys.iter().chain(&entries) {
             self.add(entry.key);
         }

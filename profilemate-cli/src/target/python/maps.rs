@@ -25,26 +25,26 @@ pub(super) fn parse(text: &str) -> Vec<Mapping> {
 }
 
 fn parse_line(line: &str) -> Option<Mapping> {
-    let mut rest = line;
-    let mut field = || {
-        let trimmed = rest.trim_start_matches(' ');
+    let mut remaining = line;
+    let mut next = || {
+        let trimmed = remaining.trim_start_matches(' ');
         let (field, after) = trimmed.split_once(' ')?;
-        rest = after;
+        remaining = after;
         Some(field)
     };
-    let link = field()?;
-    let permissions = field()?;
-    let offset = field()?;
-    let _device = field()?;
-    let inode = field()?;
-    let path = rest.trim_start_matches(' ');
+    let range = next()?;
+    let permissions = next()?;
+    let offset = next()?;
+    let _device = next()?;
+    let inode = next()?;
+    let path = remaining.trim_start_matches(' ');
     if !path.starts_with('/') {
         return None;
     }
-    let (start, end) = link.split_once('-')?;
+    let (start, end) = range.split_once('-')?;
     let addresses = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
     Some(Mapping {
-        link: link.to_owned(),
+        link: range.to_owned(),
         executable: permissions.as_bytes().get(2) == Some(&b'x'),
         offset: u64::from_str_radix(offset, 16).ok()?,
         inode: inode.parse().ok()?,

@@ -14,7 +14,8 @@ pub trait ReadBytes: Memory {
     /// Reads `count` words.
     fn read_words(&self, address: u64, count: usize) -> Option<Vec<u64>> {
         let mut words = vec![0u64; count];
-        self.read_bytes(address, bytemuck::cast_slice_mut(&mut words)).then_some(words)
+        self.read_bytes(address, bytemuck::cast_slice_mut(&mut words))
+            .then_some(words)
     }
 }
 
@@ -32,7 +33,10 @@ const ADDRESS_START: u64 = 4096;
 
 /// Whether `len` bytes at `address` may lie in a user address space at all.
 pub fn plausible(address: u64, len: usize) -> bool {
-    address >= ADDRESS_START && address.checked_add(len as u64).is_some_and(|end| end <= ADDRESS_END)
+    address >= ADDRESS_START
+        && address
+            .checked_add(len as u64)
+            .is_some_and(|end| end <= ADDRESS_END)
 }
 
 impl ReadBytes for ProcessMemory {
@@ -43,10 +47,25 @@ impl ReadBytes for ProcessMemory {
         if !plausible(address, into.len()) {
             return false;
         }
-        let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-        let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: into.len() };
+        let local = libc::iovec {
+            iov_base: into.as_mut_ptr().cast(),
+            iov_len: into.len(),
+        };
+        let remote = libc::iovec {
+            iov_base: address as *mut libc::c_void,
+            iov_len: into.len(),
+        };
         // SAFETY: `local` describes `into`, which is exclusively borrowed for the call; the kernel checks `remote`.
-        let read = unsafe { libc::process_vm_readv(self.pid as libc::pid_t, &raw const local, 1, &raw const remote, 1, 0) };
+        let read = unsafe {
+            libc::process_vm_readv(
+                self.pid as libc::pid_t,
+                &raw const local,
+                1,
+                &raw const remote,
+                1,
+                0,
+            )
+        };
         usize::try_from(read).is_ok_and(|read| read == into.len())
     }
 }
@@ -54,7 +73,8 @@ impl ReadBytes for ProcessMemory {
 impl Memory for ProcessMemory {
     fn read<T: Pod>(&self, address: u64) -> Option<T> {
         let mut value = T::zeroed();
-        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value)).then_some(value)
+        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value))
+            .then_some(value)
     }
 }
 
@@ -78,12 +98,20 @@ pub struct Snapshot<'m, M> {
 impl<'m, M: ReadBytes> Snapshot<'m, M> {
     /// Begins a pass over `memory`.
     pub fn new(memory: &'m M) -> Self {
-        Self { memory, pages: RefCell::default(), reads_left: Cell::new(READS) }
+        Self {
+            memory,
+            pages: RefCell::default(),
+            reads_left: Cell::new(READS),
+        }
     }
 
     /// As [`Snapshot::new`], with another bound on the number of reads.
     pub fn with_reads(memory: &'m M, reads: u32) -> Self {
-        Self { memory, pages: RefCell::default(), reads_left: Cell::new(reads) }
+        Self {
+            memory,
+            pages: RefCell::default(),
+            reads_left: Cell::new(reads),
+        }
     }
 
     /// Forgets what was read and begins another pass.
@@ -111,7 +139,9 @@ impl<'m, M: ReadBytes> Snapshot<'m, M> {
         }
         let page = pages.entry(base).or_insert_with(|| {
             let mut bytes = Box::new([0u8; PAGE]);
-            self.memory.read_bytes(base, &mut bytes[..]).then_some(bytes)
+            self.memory
+                .read_bytes(base, &mut bytes[..])
+                .then_some(bytes)
         });
         match page {
             Some(bytes) => {
@@ -125,7 +155,9 @@ impl<'m, M: ReadBytes> Snapshot<'m, M> {
 
 impl<M: ReadBytes> ReadBytes for Snapshot<'_, M> {
     fn read_bytes(&self, address: u64, into: &mut [u8]) -> bool {
-        let Some(left) = self.reads_left.get().checked_sub(1) else { return false };
+        let Some(left) = self.reads_left.get().checked_sub(1) else {
+            return false;
+        };
         self.reads_left.set(left);
         if into.is_empty() {
             return true;
@@ -150,7 +182,8 @@ impl<M: ReadBytes> ReadBytes for Snapshot<'_, M> {
 impl<M: ReadBytes> Memory for Snapshot<'_, M> {
     fn read<T: Pod>(&self, address: u64) -> Option<T> {
         let mut value = T::zeroed();
-        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value)).then_some(value)
+        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value))
+            .then_some(value)
     }
 }
 
@@ -159,7 +192,9 @@ mod tests {
     use super::*;
 
     fn own() -> ProcessMemory {
-        ProcessMemory { pid: std::process::id() }
+        ProcessMemory {
+            pid: std::process::id(),
+        }
     }
 
     #[test]
@@ -179,7 +214,11 @@ mod tests {
     fn refuses_what_cannot_be_there() {
         for address in [0, 8, u64::MAX, u64::MAX - 3, 1 << 56, 0xffff_8000_0000_0000] {
             assert_eq!(own().read::<u64>(address), None, "{address:#x}");
-            assert_eq!(Snapshot::new(&own()).read::<u64>(address), None, "{address:#x}");
+            assert_eq!(
+                Snapshot::new(&own()).read::<u64>(address),
+                None,
+                "{address:#x}"
+            );
         }
     }
 

@@ -20,8 +20,8 @@ mod elf;
 mod hash;
 mod maps;
 
-pub use interned::Interned;
 pub use identify::{IdentifyError, Interpreter, Symbols, Version, identify};
+pub use interned::Interned;
 pub use layout::{Layout, LayoutError, validate};
 pub use memory::{ProcessMemory, ReadBytes, Snapshot};
 pub use path::{CompileError, Compiled, Compiler, ProgramError, assemble};

@@ -104,10 +104,15 @@ impl Function {
     pub fn argument(&self, name: &str) -> Option<(Option<u32>, u64)> {
         let find = |arguments: &[Argument], argcount: u32| {
             let index = arguments.iter().position(|(own, _)| own == name)?;
-            Some(((index < argcount as usize).then_some(index as u32), arguments.get(index)?.1))
+            Some((
+                (index < argcount as usize).then_some(index as u32),
+                arguments.get(index)?.1,
+            ))
         };
-        find(&self.arguments, self.argcount)
-            .or_else(|| self.varargs.then(|| find(&self.wrapped_arguments, self.wrapped_argcount))?)
+        find(&self.arguments, self.argcount).or_else(|| {
+            self.varargs
+                .then(|| find(&self.wrapped_arguments, self.wrapped_argcount))?
+        })
     }
 }
 
@@ -159,7 +164,10 @@ pub struct Resolver<'m, M> {
 impl<'m, M: ReadBytes> Resolver<'m, M> {
     /// Resolves in the process whose memory is `memory` and whose checked layout is `layout`.
     pub fn new(memory: &'m M, layout: &Layout) -> Self {
-        Self { snapshot: Snapshot::new(memory), layout: *layout }
+        Self {
+            snapshot: Snapshot::new(memory),
+            layout: *layout,
+        }
     }
 
     /// Forgets what was read. To be called before names are looked up anew, and before anything is written.
@@ -183,7 +191,11 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
     }
 
     fn modules(&self) -> Option<u64> {
-        self.objects().pointer(self.layout.interpreter.checked_add(self.layout.offsets.interpreter_modules)?)
+        self.objects().pointer(
+            self.layout
+                .interpreter
+                .checked_add(self.layout.offsets.interpreter_modules)?,
+        )
     }
 
     /// The module object, if it is imported. (`None` in `sys.modules` means that the import was forbidden.)
@@ -195,14 +207,24 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
     /// Which of these modules are imported, in one pass over fresh memory. Cheap enough to be asked again and again.
     pub fn imported<'name>(&self, names: &[&'name str]) -> Vec<&'name str> {
         self.refresh();
-        names.iter().copied().filter(|name| self.module(name).is_some()).collect()
+        names
+            .iter()
+            .copied()
+            .filter(|name| self.module(name).is_some())
+            .collect()
     }
 
     /// Names and addresses of all imported modules.
     pub fn module_names(&self) -> Vec<(String, u64)> {
         let objects = self.objects();
-        let entries = self.modules().and_then(|modules| objects.dict_entries(modules)).unwrap_or_default();
-        entries.into_iter().filter_map(|entry| Some((objects.text(entry.key)?, entry.value))).collect()
+        let entries = self
+            .modules()
+            .and_then(|modules| objects.dict_entries(modules))
+            .unwrap_or_default();
+        entries
+            .into_iter()
+            .filter_map(|entry| Some((objects.text(entry.key)?, entry.value)))
+            .collect()
     }
 
     /// A `str` in a module, such as `vllm.version` `__version__`.
@@ -214,14 +236,25 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
     /// The version that a package states in `PACKAGE.__version__`, `PACKAGE.version.__version__` or
     /// `PACKAGE._version.__version__` / `version`.
     pub fn package_version(&self, package: &str) -> Option<String> {
-        let places = [("", "__version__"), (".version", "__version__"), ("._version", "__version__"), ("._version", "version")];
-        places.iter().find_map(|(module, name)| self.module_text(&format!("{package}{module}"), name))
+        let places = [
+            ("", "__version__"),
+            (".version", "__version__"),
+            ("._version", "__version__"),
+            ("._version", "version"),
+        ];
+        places
+            .iter()
+            .find_map(|(module, name)| self.module_text(&format!("{package}{module}"), name))
     }
 
     /// The class `module:qualname`.
     pub fn class(&self, module: &str, qualname: &str) -> Result<u64, ResolveError> {
         let found = self.walk(module, qualname)?;
-        if self.objects().is_class(found.object) { Ok(found.object) } else { Err(self.not_a_function(module, qualname, found.object)) }
+        if self.objects().is_class(found.object) {
+            Ok(found.object)
+        } else {
+            Err(self.not_a_function(module, qualname, found.object))
+        }
     }
 
     /// The function `module:qualname`. What does not seem to be there is looked for again, in memory read afresh.
@@ -229,7 +262,10 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
         let mut result = self.resolve_once(module, qualname);
         for _ in 1..ATTEMPTS {
             match &result {
-                Ok(_) | Err(ResolveError::NotImported { .. } | ResolveError::NotAFunction { .. }) => break,
+                Ok(_)
+                | Err(ResolveError::NotImported { .. } | ResolveError::NotAFunction { .. }) => {
+                    break;
+                }
                 Err(_) => {
                     self.refresh();
                     result = self.resolve_once(module, qualname);
@@ -245,33 +281,67 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
         if !self.objects().is_function(address) {
             return Err(self.not_a_function(module, qualname, found.object));
         }
-        let unreadable = |what| ResolveError::Unreadable { module: module.to_owned(), qualname: qualname.to_owned(), what };
-        self.describe(module, qualname, address).map_err(unreadable).map(|function| Function {
-            binding,
-            class: found.class,
-            owner: found.owner,
-            ..function
-        })
+        let unreadable = |what| ResolveError::Unreadable {
+            module: module.to_owned(),
+            qualname: qualname.to_owned(),
+            what,
+        };
+        self.describe(module, qualname, address)
+            .map_err(unreadable)
+            .map(|function| Function {
+                binding,
+                class: found.class,
+                owner: found.owner,
+                ..function
+            })
     }
 
     fn not_a_function(&self, module: &str, qualname: &str, object: u64) -> ResolveError {
-        let kind = self.objects().type_name_of(object).unwrap_or_else(|| "object of unknown type".to_owned());
-        ResolveError::NotAFunction { module: module.to_owned(), qualname: qualname.to_owned(), kind }
+        let kind = self
+            .objects()
+            .type_name_of(object)
+            .unwrap_or_else(|| "object of unknown type".to_owned());
+        ResolveError::NotAFunction {
+            module: module.to_owned(),
+            qualname: qualname.to_owned(),
+            kind,
+        }
     }
 
     fn walk(&self, module: &str, qualname: &str) -> Result<Found, ResolveError> {
         let objects = self.objects();
-        let missing = |part: &str| ResolveError::NotFound { module: module.to_owned(), qualname: part.to_owned() };
-        let module_object = self.module(module).ok_or_else(|| ResolveError::NotImported { module: module.to_owned() })?;
+        let missing = |part: &str| ResolveError::NotFound {
+            module: module.to_owned(),
+            qualname: part.to_owned(),
+        };
+        let module_object = self
+            .module(module)
+            .ok_or_else(|| ResolveError::NotImported {
+                module: module.to_owned(),
+            })?;
         let mut parts = qualname.split('.').take(PARTS);
         let first = parts.next().unwrap_or_default();
-        let dict = objects.module_dict(module_object).ok_or_else(|| missing(first))?;
-        let object = objects.dict_value(dict, first).ok_or_else(|| missing(first))?;
-        let mut found = Found { object, class: None, owner: None };
+        let dict = objects
+            .module_dict(module_object)
+            .ok_or_else(|| missing(first))?;
+        let object = objects
+            .dict_value(dict, first)
+            .ok_or_else(|| missing(first))?;
+        let mut found = Found {
+            object,
+            class: None,
+            owner: None,
+        };
         for part in parts {
             let class = found.object;
-            let (owner, entry) = objects.class_attribute(class, part).ok_or_else(|| missing(qualname))?;
-            found = Found { object: entry.value, class: Some(class), owner: Some(owner) };
+            let (owner, entry) = objects
+                .class_attribute(class, part)
+                .ok_or_else(|| missing(qualname))?;
+            found = Found {
+                object: entry.value,
+                class: Some(class),
+                owner: Some(owner),
+            };
         }
         Ok(found)
     }
@@ -287,11 +357,18 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
             _ if in_class => return (object, Binding::Method),
             _ => return (object, Binding::Module),
         };
-        let inner = object.checked_add(WRAPPER_CALLABLE).and_then(|at| objects.pointer(at));
+        let inner = object
+            .checked_add(WRAPPER_CALLABLE)
+            .and_then(|at| objects.pointer(at));
         (inner.unwrap_or(object), binding)
     }
 
-    fn describe(&self, module: &str, qualname: &str, address: u64) -> Result<Function, &'static str> {
+    fn describe(
+        &self,
+        module: &str,
+        qualname: &str,
+        address: u64,
+    ) -> Result<Function, &'static str> {
         let objects = self.objects();
         let function = objects.function(address).ok_or("the function object")?;
         let code = objects.code(function.code).ok_or("the code object")?;
@@ -335,12 +412,17 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
         let mut inner = None;
         let mut object = function;
         for _ in 0..WRAPPERS {
-            let Some(current) = objects.function(self.unwrap(object, false).0) else { break };
+            let Some(current) = objects.function(self.unwrap(object, false).0) else {
+                break;
+            };
             if object != function {
                 inner = Some(current.code);
             }
-            let wrapped = (current.dict != 0).then(|| objects.dict_value(current.dict, "__wrapped__"));
-            let Some(wrapped) = wrapped.flatten() else { break };
+            let wrapped =
+                (current.dict != 0).then(|| objects.dict_value(current.dict, "__wrapped__"));
+            let Some(wrapped) = wrapped.flatten() else {
+                break;
+            };
             object = wrapped;
         }
         objects.code(inner?)
@@ -349,7 +431,10 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
     fn version_cache_slot(&self, function: u64, version: u32) -> Option<u64> {
         let cache = self.layout.offsets.version_cache?;
         let index = u64::from(version.checked_rem(cache.items)?);
-        let slot = self.layout.interpreter.checked_add(cache.offset + cache.item_size * index)?;
+        let slot = self
+            .layout
+            .interpreter
+            .checked_add(cache.offset + cache.item_size * index)?;
         (version != 0 && self.snapshot.read(slot) == Some(function)).then_some(slot)
     }
 }

@@ -155,9 +155,15 @@ pub const FLAG_TYPE: u64 = 1 << 31;
 
 /// The offsets for a minor version; `None` for one that is not known.
 pub fn offsets(minor: u8) -> Option<&'static Offsets> {
-    [&v3_10::OFFSETS, &v3_11::OFFSETS, &v3_12::OFFSETS, &v3_13::OFFSETS, &v3_14::OFFSETS]
-        .into_iter()
-        .find(|offsets| offsets.minor == minor)
+    [
+        &v3_10::OFFSETS,
+        &v3_11::OFFSETS,
+        &v3_12::OFFSETS,
+        &v3_13::OFFSETS,
+        &v3_14::OFFSETS,
+    ]
+    .into_iter()
+    .find(|offsets| offsets.minor == minor)
 }
 
 /// A checked layout: offsets and addresses that hold in one process, and in its forked children.
@@ -197,7 +203,16 @@ impl Layout {
             type_deque: 0,
             ..offsets.kernel
         };
-        Self { offsets, version, hexversion: 0, symbols, interpreter: 0, default_vectorcall: 0, hash: None, kernel }
+        Self {
+            offsets,
+            version,
+            hexversion: 0,
+            symbols,
+            interpreter: 0,
+            default_vectorcall: 0,
+            hash: None,
+            kernel,
+        }
     }
 
     /// Whether a changed `vectorcall` takes effect for calls from specialised bytecode. False on 3.11, where another

@@ -34,10 +34,20 @@ pub(super) struct Sample {
 impl Sample {
     /// Functions in the dictionaries of standard modules; each is checked from several sides.
     pub(super) fn collect<M: ReadBytes>(objects: Objects<'_, M>, modules: &[Entry]) -> Self {
-        let mut sample = Self { functions: Vec::new(), fault: None };
+        let mut sample = Self {
+            functions: Vec::new(),
+            fault: None,
+        };
         for name in MODULES {
-            let Some(module) = modules.iter().find(|entry| objects.is_text(entry.key, name)) else { continue };
-            let Some(dict) = objects.module_dict(module.value) else { continue };
+            let Some(module) = modules
+                .iter()
+                .find(|entry| objects.is_text(entry.key, name))
+            else {
+                continue;
+            };
+            let Some(dict) = objects.module_dict(module.value) else {
+                continue;
+            };
             for entry in objects.dict_entries(dict).unwrap_or_default() {
                 if sample.functions.len() >= FUNCTIONS {
                     return sample;
@@ -61,42 +71,80 @@ impl Sample {
             *counts.entry(function.vectorcall).or_default() += 1;
         }
         let (vectorcall, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        (count >= ENOUGH && 4 * count >= 3 * self.functions.len() && interpreter.is_text(vectorcall)).then_some(vectorcall)
+        (count >= ENOUGH
+            && 4 * count >= 3 * self.functions.len()
+            && interpreter.is_text(vectorcall))
+        .then_some(vectorcall)
     }
 }
 
 /// A function under its own name in its own module's dictionary must say so itself, in every field that is relied on.
-fn check_function<M: ReadBytes>(objects: Objects<'_, M>, globals: u64, entry: Entry) -> Result<Option<FunctionObject>, String> {
-    let Some(name) = objects.text(entry.key) else { return Ok(None) };
+fn check_function<M: ReadBytes>(
+    objects: Objects<'_, M>,
+    globals: u64,
+    entry: Entry,
+) -> Result<Option<FunctionObject>, String> {
+    let Some(name) = objects.text(entry.key) else {
+        return Ok(None);
+    };
     let Some(function) = objects.function(entry.value) else {
-        return Err(format!("the function {name} holds no code object where one should be"));
+        return Err(format!(
+            "the function {name} holds no code object where one should be"
+        ));
     };
     // Functions imported from elsewhere or stored under another name say nothing about the layout.
-    if function.globals != globals || objects.text(function.qualname).as_deref() != Some(name.as_str()) {
+    if function.globals != globals
+        || objects.text(function.qualname).as_deref() != Some(name.as_str())
+    {
         return Ok(None);
     }
     let Some(code) = objects.code(function.code) else {
         return Err(format!("the code of the function {name} cannot be read"));
     };
-    let code_name = objects.pointer(function.code + objects.layout.offsets.code.name).and_then(|at| objects.text(at));
-    let named = |offset| objects.pointer(entry.value + offset).and_then(|at| objects.text(at)).is_some();
+    let code_name = objects
+        .pointer(function.code + objects.layout.offsets.code.name)
+        .and_then(|at| objects.text(at));
+    let named = |offset| {
+        objects
+            .pointer(entry.value + offset)
+            .and_then(|at| objects.text(at))
+            .is_some()
+    };
     let offsets = &objects.layout.offsets.function;
     if !named(offsets.name) || !named(offsets.module) || code_name.is_none() {
-        return Err(format!("the function {name} has no names where they should be"));
+        return Err(format!(
+            "the function {name} has no names where they should be"
+        ));
     }
     if code.argcount > 255 || code.firstlineno > 1_000_000 || code.filename.is_empty() {
-        return Err(format!("the code of the function {name} has {} arguments and line {}", code.argcount, code.firstlineno));
+        return Err(format!(
+            "the code of the function {name} has {} arguments and line {}",
+            code.argcount, code.firstlineno
+        ));
     }
     for (what, pointer, class) in [
-        ("closure", function.closure, objects.layout.symbols.type_tuple),
-        ("attributes", function.dict, objects.layout.symbols.type_dict),
+        (
+            "closure",
+            function.closure,
+            objects.layout.symbols.type_tuple,
+        ),
+        (
+            "attributes",
+            function.dict,
+            objects.layout.symbols.type_dict,
+        ),
     ] {
         if pointer != 0 && !objects.is_exact(pointer, class) {
-            return Err(format!("the {what} of the function {name} have another type than they should"));
+            return Err(format!(
+                "the {what} of the function {name} have another type than they should"
+            ));
         }
     }
     if function.version >= 1 << 31 {
-        return Err(format!("the function {name} has the version {:#x}", function.version));
+        return Err(format!(
+            "the function {name} has the version {:#x}",
+            function.version
+        ));
     }
     Ok(Some(function))
 }

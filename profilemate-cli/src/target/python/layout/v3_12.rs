@@ -8,7 +8,10 @@ pub(super) const OFFSETS: Offsets = Offsets {
     minor: 12,
     runtime_main: 48,
     interpreter_modules: 944,
-    interned: Some(InternedOffsets { interpreter: 382_936, runtime: 76_368 }),
+    interned: Some(InternedOffsets {
+        interpreter: 382_936,
+        runtime: 76_368,
+    }),
     version_cache: None,
     debug: &[],
     function: FunctionOffsets {

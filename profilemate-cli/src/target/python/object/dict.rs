@@ -46,12 +46,22 @@ impl<M: ReadBytes> Objects<'_, M> {
         if !self.memory.read_bytes(keys, &mut head) {
             return None;
         }
-        let word = |at: u32| Some(u64::from_ne_bytes(head.get(at as usize..at as usize + 8)?.try_into().ok()?));
+        let word = |at: u32| {
+            Some(u64::from_ne_bytes(
+                head.get(at as usize..at as usize + 8)?.try_into().ok()?,
+            ))
+        };
         let count = usize::try_from(word(kernel.keys_entries)?).ok()?;
         let indices = keys.checked_add(u64::from(kernel.keys_indices))?;
         let (size, table_bytes, entry_bytes) = if self.layout.offsets.old_keys {
             let size = word(kernel.keys_size)?;
-            let index_bytes = if size <= 0xff { 1 } else if size <= 0xffff { 2 } else { 4 };
+            let index_bytes = if size <= 0xff {
+                1
+            } else if size <= 0xffff {
+                2
+            } else {
+                4
+            };
             (size, size.checked_mul(index_bytes)?, 24)
         } else {
             let byte = |at: u32| head.get(at as usize).copied();
@@ -59,23 +69,37 @@ impl<M: ReadBytes> Objects<'_, M> {
             if log2_size > 40 || log2_bytes > 43 || log2_bytes < log2_size {
                 return None;
             }
-            (1 << log2_size, 1 << log2_bytes, if byte(kernel.keys_kind)? == 0 { 24 } else { 16 })
+            (
+                1 << log2_size,
+                1 << log2_bytes,
+                if byte(kernel.keys_kind)? == 0 { 24 } else { 16 },
+            )
         };
         if !u64::is_power_of_two(size) || count > DICT_ITEMS || count as u64 > size {
             return None;
         }
-        Some(Keys { size, indices, index_bytes: table_bytes / size, first: indices.checked_add(table_bytes)?, count, entry_bytes })
+        Some(Keys {
+            size,
+            indices,
+            index_bytes: table_bytes / size,
+            first: indices.checked_add(table_bytes)?,
+            count,
+            entry_bytes,
+        })
     }
 
     /// The entries of a table of keys whose key is set.
     pub fn key_entries(&self, keys: &Keys) -> Option<Vec<Entry>> {
         let width = (keys.entry_bytes / 8) as usize;
         let words = self.memory.read_words(keys.first, keys.count * width)?;
-        let entries = words.chunks_exact(width).zip(0..).map(|(entry, index)| Entry {
-            index,
-            key: entry[width - 2],
-            value: entry[width - 1],
-        });
+        let entries = words
+            .chunks_exact(width)
+            .zip(0..)
+            .map(|(entry, index)| Entry {
+                index,
+                key: entry[width - 2],
+                value: entry[width - 1],
+            });
         Some(entries.filter(|entry| entry.key != 0).collect())
     }
 
@@ -86,7 +110,9 @@ impl<M: ReadBytes> Objects<'_, M> {
         }
         let kernel = &self.layout.kernel;
         let keys = self.keys(self.pointer(dict.checked_add(u64::from(kernel.dict_keys))?)?)?;
-        let values: u64 = self.memory.read(dict.checked_add(u64::from(kernel.dict_values))?)?;
+        let values: u64 = self
+            .memory
+            .read(dict.checked_add(u64::from(kernel.dict_values))?)?;
         let first = match values {
             0 => None,
             values => Some(values.checked_add(u64::from(kernel.values_first))?),
@@ -112,9 +138,13 @@ impl<M: ReadBytes> Objects<'_, M> {
     /// `Some(None)` means that the dictionary was read and does not have it.
     pub fn dict_lookup(&self, dict: u64, name: &str) -> Option<Option<Entry>> {
         let (keys, split) = self.dict_parts(dict)?;
-        let Some(mut entry) = self.key_lookup(&keys, name)? else { return Some(None) };
+        let Some(mut entry) = self.key_lookup(&keys, name)? else {
+            return Some(None);
+        };
         if let Some(first) = split {
-            entry.value = self.memory.read(first.checked_add(8 * u64::from(entry.index))?)?;
+            entry.value = self
+                .memory
+                .read(first.checked_add(8 * u64::from(entry.index))?)?;
         }
         Some((entry.value != 0).then_some(entry))
     }
@@ -128,7 +158,11 @@ impl<M: ReadBytes> Objects<'_, M> {
     pub fn key_lookup(&self, keys: &Keys, name: &str) -> Option<Option<Entry>> {
         let Some(hash) = self.layout.hash else {
             let entries = self.key_entries(keys)?;
-            return Some(entries.into_iter().find(|entry| self.is_text(entry.key, name)));
+            return Some(
+                entries
+                    .into_iter()
+                    .find(|entry| self.is_text(entry.key, name)),
+            );
         };
         let hash = hash.of(name.as_bytes());
         let mask = keys.size - 1;
@@ -141,7 +175,10 @@ impl<M: ReadBytes> Objects<'_, M> {
             }
             if let Ok(index) = usize::try_from(index) {
                 let entry = self.entry_at(keys, index)?;
-                if entry.key != 0 && self.cached_hash(entry.key) == Some(hash) && self.is_text(entry.key, name) {
+                if entry.key != 0
+                    && self.cached_hash(entry.key) == Some(hash)
+                    && self.is_text(entry.key, name)
+                {
                     return Some(Some(entry));
                 }
             }
@@ -152,7 +189,9 @@ impl<M: ReadBytes> Objects<'_, M> {
     }
 
     fn index_at(&self, keys: &Keys, slot: u64) -> Option<i64> {
-        let at = keys.indices.checked_add(slot.checked_mul(keys.index_bytes)?)?;
+        let at = keys
+            .indices
+            .checked_add(slot.checked_mul(keys.index_bytes)?)?;
         match keys.index_bytes {
             1 => self.memory.read::<i8>(at).map(i64::from),
             2 => self.memory.read::<i16>(at).map(i64::from),
@@ -168,6 +207,10 @@ impl<M: ReadBytes> Objects<'_, M> {
         }
         let at = keys.first.checked_add(keys.entry_bytes * index as u64)? + keys.entry_bytes - 16;
         let [key, value] = self.memory.read::<[u64; 2]>(at)?;
-        Some(Entry { index: index as u32, key, value })
+        Some(Entry {
+            index: index as u32,
+            key,
+            value,
+        })
     }
 }

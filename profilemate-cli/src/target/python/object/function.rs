@@ -1,6 +1,5 @@
 //! Functions and code.
 
-
 use super::Objects;
 use crate::target::python::memory::ReadBytes;
 
@@ -53,7 +52,7 @@ impl<M: ReadBytes> Objects<'_, M> {
 
     /// Reads a function, whose pointers are checked as far as their types are certain.
     pub fn function(&self, object: u64) -> Option<FunctionObject> {
-        if object % 8 != 0 || !self.is_function(object) {
+        if !object.is_multiple_of(8) || !self.is_function(object) {
             return None;
         }
         let offsets = &self.layout.offsets.function;
@@ -70,7 +69,8 @@ impl<M: ReadBytes> Objects<'_, M> {
                 None => 0,
             },
         };
-        self.is_exact(function.code, self.layout.symbols.type_code).then_some(function)
+        self.is_exact(function.code, self.layout.symbols.type_code)
+            .then_some(function)
     }
 
     fn code_number(&self, code: u64, offset: u64) -> Option<u32> {
@@ -87,7 +87,10 @@ impl<M: ReadBytes> Objects<'_, M> {
         let kwonlyargcount = self.code_number(code, offsets.kwonlyargcount)?;
         let locals = self.tuple(self.pointer(code.checked_add(offsets.locals)?)?, NAMES)?;
         let count = argcount.checked_add(kwonlyargcount)? as usize;
-        let arguments = locals.get(..count)?.iter().map(|name| Some((self.text(*name)?, *name)));
+        let arguments = locals
+            .get(..count)?
+            .iter()
+            .map(|name| Some((self.text(*name)?, *name)));
         Some(Code {
             argcount,
             kwonlyargcount,
@@ -109,9 +112,16 @@ impl<M: ReadBytes> Objects<'_, M> {
 
     /// Code objects among the constants of a code object: functions defined inside.
     pub fn inner_code(&self, code: u64) -> Vec<u64> {
-        let consts = code.checked_add(self.layout.offsets.code.consts).and_then(|at| self.pointer(at));
-        let consts = consts.and_then(|consts| self.tuple(consts, NAMES)).unwrap_or_default();
-        consts.into_iter().filter(|object| self.is_exact(*object, self.layout.symbols.type_code)).collect()
+        let consts = code
+            .checked_add(self.layout.offsets.code.consts)
+            .and_then(|at| self.pointer(at));
+        let consts = consts
+            .and_then(|consts| self.tuple(consts, NAMES))
+            .unwrap_or_default();
+        consts
+            .into_iter()
+            .filter(|object| self.is_exact(*object, self.layout.symbols.type_code))
+            .collect()
     }
 
     /// Names of the free variables of a code object, in the order of its functions' closures.
@@ -119,11 +129,19 @@ impl<M: ReadBytes> Objects<'_, M> {
         let offsets = &self.layout.offsets.code;
         let free = self.pointer(code.checked_add(offsets.free)?)?;
         if self.layout.offsets.old_keys {
-            return Some(self.names(free, NAMES)?.into_iter().map(|(name, _)| name).collect());
+            return Some(
+                self.names(free, NAMES)?
+                    .into_iter()
+                    .map(|(name, _)| name)
+                    .collect(),
+            );
         }
         let kinds = self.bytes(free, NAMES)?;
         let locals = self.tuple(self.pointer(code.checked_add(offsets.locals)?)?, NAMES)?;
-        let names = locals.iter().zip(kinds).filter(|(_, kind)| kind & KIND_FREE != 0);
+        let names = locals
+            .iter()
+            .zip(kinds)
+            .filter(|(_, kind)| kind & KIND_FREE != 0);
         names.map(|(name, _)| self.text(*name)).collect()
     }
 }

@@ -16,7 +16,6 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-
 pub use dict::{Entry, Keys};
 pub use function::{Code, FunctionObject};
 
@@ -51,7 +50,9 @@ impl<'a, M: ReadBytes> Objects<'a, M> {
 
     /// A pointer field; `None` if it is null, too.
     pub fn pointer(&self, address: u64) -> Option<u64> {
-        self.memory.read::<u64>(address).filter(|pointer| *pointer != 0 && pointer % 8 == 0)
+        self.memory
+            .read::<u64>(address)
+            .filter(|pointer| *pointer != 0 && pointer.is_multiple_of(8))
     }
 
     /// The object's type.
@@ -71,7 +72,9 @@ impl<'a, M: ReadBytes> Objects<'a, M> {
 
     /// Whether the object is an instance of a built-in type or a subclass of it, by its type's flag.
     pub fn has_flag(&self, object: u64, flag: u64) -> bool {
-        self.type_of(object).and_then(|class| self.type_flags(class)).is_some_and(|flags| flags & flag != 0)
+        self.type_of(object)
+            .and_then(|class| self.type_flags(class))
+            .is_some_and(|flags| flags & flag != 0)
     }
 
     /// `tp_name` of a type.
@@ -86,7 +89,9 @@ impl<'a, M: ReadBytes> Objects<'a, M> {
 
     /// A pointer that need not be aligned; `None` if it is null.
     fn pointer_any(&self, address: u64) -> Option<u64> {
-        self.memory.read::<u64>(address).filter(|pointer| *pointer != 0)
+        self.memory
+            .read::<u64>(address)
+            .filter(|pointer| *pointer != 0)
     }
 
     /// A C string of at most 255 printable characters.

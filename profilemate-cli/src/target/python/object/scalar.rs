@@ -30,7 +30,9 @@ impl<M: ReadBytes> Objects<'_, M> {
         }
         let mut value = 0u128;
         for index in 0..digits {
-            let digit: u32 = self.memory.read(object.checked_add(INT_DIGITS + 4 * index)?)?;
+            let digit: u32 = self
+                .memory
+                .read(object.checked_add(INT_DIGITS + 4 * index)?)?;
             if digit >> DIGIT_BITS != 0 {
                 return None;
             }

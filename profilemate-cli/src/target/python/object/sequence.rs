@@ -17,7 +17,10 @@ impl<M: ReadBytes> Objects<'_, M> {
             return None;
         }
         let size = self.size(object, limit.min(SEQUENCE_ITEMS))?;
-        self.memory.read_words(object.checked_add(u64::from(self.layout.kernel.tuple_items))?, size)
+        self.memory.read_words(
+            object.checked_add(u64::from(self.layout.kernel.tuple_items))?,
+            size,
+        )
     }
 
     /// The items of a `list` of at most `limit` items.
@@ -35,7 +38,10 @@ impl<M: ReadBytes> Objects<'_, M> {
 
     /// The texts of a tuple of `str`.
     pub fn names(&self, tuple: u64, limit: usize) -> Option<Vec<(String, u64)>> {
-        self.tuple(tuple, limit)?.into_iter().map(|name| Some((self.text(name)?, name))).collect()
+        self.tuple(tuple, limit)?
+            .into_iter()
+            .map(|name| Some((self.text(name)?, name)))
+            .collect()
     }
 
     /// A `bytes` object of at most `limit` bytes.
@@ -45,6 +51,8 @@ impl<M: ReadBytes> Objects<'_, M> {
             return None;
         }
         let mut bytes = vec![0; self.size(object, limit)?];
-        self.memory.read_bytes(object.checked_add(BYTES_DATA)?, &mut bytes).then_some(bytes)
+        self.memory
+            .read_bytes(object.checked_add(BYTES_DATA)?, &mut bytes)
+            .then_some(bytes)
     }
 }

@@ -26,9 +26,13 @@ impl Blocks {
 
 impl ReadBytes for Blocks {
     fn read_bytes(&self, address: u64, into: &mut [u8]) -> bool {
-        let Some((start, bytes)) = self.0.range(..=address).next_back() else { return false };
+        let Some((start, bytes)) = self.0.range(..=address).next_back() else {
+            return false;
+        };
         let from = (address - start) as usize;
-        let Some(found) = bytes.get(from..from.saturating_add(into.len())) else { return false };
+        let Some(found) = bytes.get(from..from.saturating_add(into.len())) else {
+            return false;
+        };
         into.copy_from_slice(found);
         true
     }
@@ -37,7 +41,8 @@ impl ReadBytes for Blocks {
 impl Memory for Blocks {
     fn read<T: Pod>(&self, address: u64) -> Option<T> {
         let mut value = T::zeroed();
-        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value)).then_some(value)
+        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value))
+            .then_some(value)
     }
 }
 
@@ -46,11 +51,25 @@ const DICT: u64 = 0x1_1000;
 const TUPLE: u64 = 0x1_2000;
 
 fn symbols() -> Symbols {
-    Symbols { type_str: STR, type_dict: DICT, type_tuple: TUPLE, type_type: 0x1_3000, runtime: 0x2_0000, ..Symbols::default() }
+    Symbols {
+        type_str: STR,
+        type_dict: DICT,
+        type_tuple: TUPLE,
+        type_type: 0x1_3000,
+        runtime: 0x2_0000,
+        ..Symbols::default()
+    }
 }
 
 fn layout(minor: u8) -> Layout {
-    Layout::unchecked(offsets(minor).unwrap(), Version { minor, patch: Some(0) }, symbols())
+    Layout::unchecked(
+        offsets(minor).unwrap(),
+        Version {
+            minor,
+            patch: Some(0),
+        },
+        symbols(),
+    )
 }
 
 fn types(memory: &mut Blocks) {
@@ -66,7 +85,11 @@ fn string(memory: &mut Blocks, address: u64, text: &str) {
     let mut words = vec![1, STR, text.len() as u64, u64::MAX, 0b110_0101];
     let mut bytes = text.as_bytes().to_vec();
     bytes.resize(text.len() / 8 * 8 + 8, 0);
-    words.extend(bytes.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())));
+    words.extend(
+        bytes
+            .chunks(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().unwrap())),
+    );
     memory.words(address, &words);
 }
 
@@ -99,9 +122,19 @@ fn dictionaries_of_every_kind() {
         let layout = layout(12);
         let objects = Objects::new(&memory, &layout);
         let count = if kind == 2 { 2 } else { 3 };
-        assert_eq!(objects.dict_entries(0x4_0000).map(|entries| entries.len()), Some(count), "kind {kind}");
+        assert_eq!(
+            objects.dict_entries(0x4_0000).map(|entries| entries.len()),
+            Some(count),
+            "kind {kind}"
+        );
         assert_eq!(objects.dict_value(0x4_0000, "beta"), Some(0x9_0001));
-        assert_eq!(objects.dict_lookup(0x4_0000, "gamma").map(|found| found.is_some()), Some(kind != 2), "unset values are no items");
+        assert_eq!(
+            objects
+                .dict_lookup(0x4_0000, "gamma")
+                .map(|found| found.is_some()),
+            Some(kind != 2),
+            "unset values are no items"
+        );
         assert_eq!(objects.dict_lookup(0x4_0000, "delta"), Some(None));
     }
 }
@@ -118,24 +151,48 @@ fn old_dictionaries() {
     for index in 0..3u64 {
         // Strings of 3.10 begin their characters eight bytes later.
         let words = memory.read::<[u64; 6]>(0x3_0000 + 0x100 * index).unwrap();
-        memory.words(0x3_0000 + 0x100 * index, &[words[0], words[1], words[2], words[3], 0b1110_0101, 0, words[5]]);
+        memory.words(
+            0x3_0000 + 0x100 * index,
+            &[
+                words[0],
+                words[1],
+                words[2],
+                words[3],
+                0b1110_0101,
+                0,
+                words[5],
+            ],
+        );
     }
     let layout = layout(10);
     let objects = Objects::new(&memory, &layout);
-    assert_eq!(objects.dict_entries(0x4_0000).map(|entries| entries.len()), Some(3));
+    assert_eq!(
+        objects.dict_entries(0x4_0000).map(|entries| entries.len()),
+        Some(3)
+    );
     assert_eq!(objects.dict_value(0x4_0000, "gamma"), Some(0x9_0002));
 }
 
 #[test]
 fn lies_about_sizes_are_not_believed() {
-    for (word, value) in [(3, u64::MAX), (3, 1 << 40), (3, 9), (1, 0x00ff_ffff), (1, 0x0001_0403)] {
+    for (word, value) in [
+        (3, u64::MAX),
+        (3, 1 << 40),
+        (3, 9),
+        (1, 0x00ff_ffff),
+        (1, 0x0001_0403),
+    ] {
         let mut memory = dict(1, 0);
         let mut keys = memory.read::<[u64; 11]>(0x5_0000).unwrap();
         keys[word] = value;
         memory.words(0x5_0000, &keys);
         let layout = layout(12);
         let objects = Objects::new(&memory, &layout);
-        assert_eq!(objects.dict_entries(0x4_0000), None, "word {word} {value:#x}");
+        assert_eq!(
+            objects.dict_entries(0x4_0000),
+            None,
+            "word {word} {value:#x}"
+        );
     }
     let mut memory = Blocks::default();
     types(&mut memory);
@@ -192,7 +249,8 @@ impl ReadBytes for Noise {
 impl Memory for Noise {
     fn read<T: Pod>(&self, address: u64) -> Option<T> {
         let mut value = T::zeroed();
-        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value)).then_some(value)
+        self.read_bytes(address, bytemuck::bytes_of_mut(&mut value))
+            .then_some(value)
     }
 }
 

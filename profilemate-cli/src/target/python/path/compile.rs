@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use bytemuck::Zeroable;
 use profilemate_common::memory::Memory;
 use profilemate_common::path::{
-    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF, CODE_LIST_ITEM, CODE_LOAD,
-    CODE_RESULT, CODE_TUPLE_ITEM, ELEMENT_ATTRIBUTE, ELEMENT_LOAD, ELEMENT_SELF, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES,
-    LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_KEY_INT, LEAF_LEN, LEAF_STR, NO_INDEX, Op,
+    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF,
+    CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, ELEMENT_ATTRIBUTE, ELEMENT_LOAD,
+    ELEMENT_SELF, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE,
+    LEAF_KEY_INT, LEAF_LEN, LEAF_STR, NO_INDEX, Op,
 };
 use profilemate_common::python::{TYPE_DICTOFFSET, TYPE_FLAGS};
 
@@ -133,21 +134,33 @@ struct Reach {
 }
 
 fn op(code: u8) -> Op {
-    Op { code, index: NO_INDEX, hint: NO_INDEX, ..Op::zeroed() }
+    Op {
+        code,
+        index: NO_INDEX,
+        hint: NO_INDEX,
+        ..Op::zeroed()
+    }
 }
 
 impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
     /// Compiles for calls of `function`, with attribute names from `interned`.
     pub fn new(interned: &'i Interned<'r, 'm, M>, function: &'i Function) -> Self {
-        Self { interned, function, classes: HashMap::new() }
+        Self {
+            interned,
+            function,
+            classes: HashMap::new(),
+        }
     }
 
     /// Says that the objects at `prefix`, a path without kind such as `ret.blocks[list:0]` or `blocks[*]`, are instances
     /// of `class` (`module:qualname`). Needed for slots; for other attributes a short cut.
     #[must_use]
     pub fn class_of(mut self, prefix: &str, class: &str) -> Self {
-        let by_name = prefix.strip_prefix("arg.").filter(|rest| !rest.starts_with(|first: char| first.is_ascii_digit()));
-        self.classes.insert(by_name.unwrap_or(prefix).to_owned(), class.to_owned());
+        let by_name = prefix
+            .strip_prefix("arg.")
+            .filter(|rest| !rest.starts_with(|first: char| first.is_ascii_digit()));
+        self.classes
+            .insert(by_name.unwrap_or(prefix).to_owned(), class.to_owned());
         self
     }
 
@@ -165,7 +178,11 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         let last = self.leaf(&mut way, path)?;
         way.ops.push(last);
         let needs_blob = path.kind.is_collection() || matches!(path.kind, Kind::Str | Kind::Bytes);
-        Ok(Compiled { ops: way.ops, shape: path.kind.shape(), needs_blob })
+        Ok(Compiled {
+            ops: way.ops,
+            shape: path.kind.shape(),
+            needs_blob,
+        })
     }
 
     fn method(&self) -> String {
@@ -175,30 +192,54 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
     fn name(&self, name: &str) -> Result<u64, CompileError> {
         self.interned
             .find(name, &self.function.module)
-            .ok_or_else(|| CompileError::UnknownName { name: name.to_owned() })
+            .ok_or_else(|| CompileError::UnknownName {
+                name: name.to_owned(),
+            })
     }
 
     /// The class that was given for this prefix.
     fn class_at(&self, prefix: &str) -> Result<Option<u64>, CompileError> {
-        let Some(class) = self.classes.get(prefix) else { return Ok(None) };
+        let Some(class) = self.classes.get(prefix) else {
+            return Ok(None);
+        };
         let (module, qualname) = class.split_once(':').unwrap_or((class, ""));
         let class = self.interned.resolver().class(module, qualname);
-        class.map(Some).map_err(|source| CompileError::Class { prefix: prefix.to_owned(), source })
+        class.map(Some).map_err(|source| CompileError::Class {
+            prefix: prefix.to_owned(),
+            source,
+        })
     }
 
     fn root(&self, root: &Root) -> Result<Way, CompileError> {
         let (ops, prefix, class) = match root {
             Root::SelfArgument => {
                 if !matches!(self.function.binding, Binding::Method | Binding::Property) {
-                    return Err(CompileError::NoSelf { method: self.method() });
+                    return Err(CompileError::NoSelf {
+                        method: self.method(),
+                    });
                 }
-                (vec![self.position(0)], "self".to_owned(), self.function.class)
+                (
+                    vec![self.position(0)],
+                    "self".to_owned(),
+                    self.function.class,
+                )
             }
             Root::Result => (vec![op(CODE_RESULT)], "ret".to_owned(), None),
             Root::Position(index) => (vec![self.position(*index)], format!("arg.{index}"), None),
             Root::Argument(name) => {
-                let (index, key) = self.function.argument(name).ok_or_else(|| self.no_argument(name))?;
-                (vec![Op { index: index.unwrap_or(NO_INDEX), key, ..op(CODE_ARGUMENT) }], name.clone(), None)
+                let (index, key) = self
+                    .function
+                    .argument(name)
+                    .ok_or_else(|| self.no_argument(name))?;
+                (
+                    vec![Op {
+                        index: index.unwrap_or(NO_INDEX),
+                        key,
+                        ..op(CODE_ARGUMENT)
+                    }],
+                    name.clone(),
+                    None,
+                )
             }
             Root::Global(module, name) => self.global(module.as_deref(), name)?,
             Root::Closure(name) => (self.closure(name)?, format!("closure.{name}"), None),
@@ -209,56 +250,116 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
 
     /// An argument by position; if its name is known it may also have been given by keyword.
     fn position(&self, index: u32) -> Op {
-        let own = self.function.arguments.get(..self.function.argcount as usize).unwrap_or_default();
-        let wrapped = self.function.wrapped_arguments.get(..self.function.wrapped_argcount as usize).unwrap_or_default();
-        let name = own.get(index as usize).or_else(|| wrapped.get(index as usize).filter(|_| self.function.varargs));
-        Op { index, key: name.map_or(0, |(_, address)| *address), ..op(CODE_ARGUMENT) }
+        let own = self
+            .function
+            .arguments
+            .get(..self.function.argcount as usize)
+            .unwrap_or_default();
+        let wrapped = self
+            .function
+            .wrapped_arguments
+            .get(..self.function.wrapped_argcount as usize)
+            .unwrap_or_default();
+        let name = own.get(index as usize).or_else(|| {
+            wrapped
+                .get(index as usize)
+                .filter(|_| self.function.varargs)
+        });
+        Op {
+            index,
+            key: name.map_or(0, |(_, address)| *address),
+            ..op(CODE_ARGUMENT)
+        }
     }
 
     fn no_argument(&self, name: &str) -> CompileError {
         let own = self.function.arguments.iter();
-        let wrapped = self.function.wrapped_arguments.iter().filter(|_| self.function.varargs);
+        let wrapped = self
+            .function
+            .wrapped_arguments
+            .iter()
+            .filter(|_| self.function.varargs);
         let known: Vec<_> = own.chain(wrapped).map(|(name, _)| name.as_str()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        CompileError::NoArgument { method: self.method(), name: name.to_owned(), known }
+        let known = if known.is_empty() {
+            "none".to_owned()
+        } else {
+            known.join(", ")
+        };
+        CompileError::NoArgument {
+            method: self.method(),
+            name: name.to_owned(),
+            known,
+        }
     }
 
-    fn global(&self, module: Option<&str>, name: &str) -> Result<(Vec<Op>, String, Option<u64>), CompileError> {
+    fn global(
+        &self,
+        module: Option<&str>,
+        name: &str,
+    ) -> Result<(Vec<Op>, String, Option<u64>), CompileError> {
         let resolver = self.interned.resolver();
         let objects = resolver.objects();
         let dict = match module {
             None => Some(self.function.globals),
-            Some(module) => resolver.module(module).and_then(|module| objects.module_dict(module)),
+            Some(module) => resolver
+                .module(module)
+                .and_then(|module| objects.module_dict(module)),
         };
         let missing = || CompileError::NoGlobal {
             module: module.unwrap_or(&self.function.module).to_owned(),
             name: name.to_owned(),
         };
         let dict = dict.ok_or_else(missing)?;
-        let entry = objects.dict_lookup(dict, name).flatten().ok_or_else(missing)?;
+        let entry = objects
+            .dict_lookup(dict, name)
+            .flatten()
+            .ok_or_else(missing)?;
         if !objects.is_interned(entry.key) {
             return Err(missing());
         }
         let ops = vec![
-            Op { key: dict, ..op(CODE_CONSTANT) },
-            Op { key: entry.key, hint: entry.index, ..op(CODE_DICT_VALUE) },
+            Op {
+                key: dict,
+                ..op(CODE_CONSTANT)
+            },
+            Op {
+                key: entry.key,
+                hint: entry.index,
+                ..op(CODE_DICT_VALUE)
+            },
         ];
-        let prefix = module.map_or_else(|| format!("global.{name}"), |module| format!("{module}::{name}"));
+        let prefix = module.map_or_else(
+            || format!("global.{name}"),
+            |module| format!("{module}::{name}"),
+        );
         Ok((ops, prefix, None))
     }
 
     fn closure(&self, name: &str) -> Result<Vec<Op>, CompileError> {
         let objects = self.interned.resolver().objects();
         let cell = self.function.closure.and_then(|closure| {
-            let index = objects.free_variables(self.function.code)?.iter().position(|free| free == name)?;
+            let index = objects
+                .free_variables(self.function.code)?
+                .iter()
+                .position(|free| free == name)?;
             objects.tuple(closure, 256)?.get(index).copied()
         });
         let type_cell = self.interned.resolver().layout().symbols.type_cell;
         let cell = cell.filter(|cell| objects.is_exact(*cell, type_cell));
-        let cell = cell.ok_or_else(|| CompileError::NoClosure { method: self.method(), name: name.to_owned() })?;
+        let cell = cell.ok_or_else(|| CompileError::NoClosure {
+            method: self.method(),
+            name: name.to_owned(),
+        })?;
         Ok(vec![
-            Op { key: cell, ..op(CODE_CONSTANT) },
-            Op { offset: CELL_VALUE as i32, expected: type_cell, ..op(CODE_LOAD) },
+            Op {
+                key: cell,
+                ..op(CODE_CONSTANT)
+            },
+            Op {
+                offset: CELL_VALUE as i32,
+                expected: type_cell,
+                ..op(CODE_LOAD)
+            },
         ])
     }
 
@@ -271,12 +372,25 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
                     offset: reach.offset,
                     key: reach.key,
                     expected: reach.expected,
-                    ..op(if reach.load { CODE_LOAD } else { CODE_ATTRIBUTE })
+                    ..op(if reach.load {
+                        CODE_LOAD
+                    } else {
+                        CODE_ATTRIBUTE
+                    })
                 }
             }
-            Step::TupleItem(index) => Op { offset: *index, ..op(CODE_TUPLE_ITEM) },
-            Step::ListItem(index) => Op { offset: *index, ..op(CODE_LIST_ITEM) },
-            Step::DictValue(key) => Op { key: self.name(key)?, ..op(CODE_DICT_VALUE) },
+            Step::TupleItem(index) => Op {
+                offset: *index,
+                ..op(CODE_TUPLE_ITEM)
+            },
+            Step::ListItem(index) => Op {
+                offset: *index,
+                ..op(CODE_LIST_ITEM)
+            },
+            Step::DictValue(key) => Op {
+                key: self.name(key)?,
+                ..op(CODE_DICT_VALUE)
+            },
         };
         way.ops.push(next);
         way.prefix.push_str(&step.to_string());
@@ -296,13 +410,28 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
             Kind::Address | Kind::Addresses => LEAF_ADDRESS,
             Kind::Items => LEAF_KEY_INT,
         };
-        let Some(element) = &path.element else { return Ok(Op { leaf, ..op(CODE_LEAF) }) };
-        let collect = Op { leaf, element: ELEMENT_SELF, ..op(CODE_COLLECT) };
-        let Element::Attribute(name) = element else { return Ok(collect) };
+        let Some(element) = &path.element else {
+            return Ok(Op {
+                leaf,
+                ..op(CODE_LEAF)
+            });
+        };
+        let collect = Op {
+            leaf,
+            element: ELEMENT_SELF,
+            ..op(CODE_COLLECT)
+        };
+        let Element::Attribute(name) = element else {
+            return Ok(collect);
+        };
         way.prefix.push_str("[*]");
         let reach = self.reach(self.class_at(&way.prefix)?, name)?;
         Ok(Op {
-            element: if reach.load { ELEMENT_LOAD } else { ELEMENT_ATTRIBUTE },
+            element: if reach.load {
+                ELEMENT_LOAD
+            } else {
+                ELEMENT_ATTRIBUTE
+            },
             index: reach.index,
             offset: reach.offset,
             key: reach.key,
@@ -314,28 +443,61 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
     /// How attribute `name` is reached in an instance, of `class` if that is known.
     fn reach(&self, class: Option<u64>, name: &str) -> Result<Reach, CompileError> {
         let by_name = |index, expected| -> Result<Reach, CompileError> {
-            Ok(Reach { load: false, index, offset: 0, key: self.name(name)?, expected })
+            Ok(Reach {
+                load: false,
+                index,
+                offset: 0,
+                key: self.name(name)?,
+                expected,
+            })
         };
-        let Some(class) = class else { return by_name(NO_INDEX, 0) };
+        let Some(class) = class else {
+            return by_name(NO_INDEX, 0);
+        };
         let objects = self.interned.resolver().objects();
-        let class_name = || objects.type_name(class).unwrap_or_else(|| "the class".to_owned());
+        let class_name = || {
+            objects
+                .type_name(class)
+                .unwrap_or_else(|| "the class".to_owned())
+        };
         if let Some((_, entry)) = objects.class_attribute(class, name) {
             let symbols = &self.interned.resolver().layout().symbols;
             let kind = objects.type_of(entry.value).unwrap_or(0);
             if kind == symbols.type_member {
                 let offset = objects
                     .member_offset(entry.value, class, name)
-                    .ok_or_else(|| CompileError::NotAnObject { class: class_name(), name: name.to_owned() })?;
-                return Ok(Reach { load: true, index: NO_INDEX, offset, key: self.name(name)?, expected: class });
+                    .ok_or_else(|| CompileError::NotAnObject {
+                        class: class_name(),
+                        name: name.to_owned(),
+                    })?;
+                return Ok(Reach {
+                    load: true,
+                    index: NO_INDEX,
+                    offset,
+                    key: self.name(name)?,
+                    expected: class,
+                });
             }
-            let descriptors = [symbols.type_property, symbols.type_function, symbols.type_staticmethod, symbols.type_classmethod];
+            let descriptors = [
+                symbols.type_property,
+                symbols.type_function,
+                symbols.type_staticmethod,
+                symbols.type_classmethod,
+            ];
             if descriptors.contains(&kind) {
                 let what = objects.type_name(kind).unwrap_or_default();
-                return Err(CompileError::RunsCode { class: class_name(), name: name.to_owned(), what });
+                return Err(CompileError::RunsCode {
+                    class: class_name(),
+                    name: name.to_owned(),
+                    what,
+                });
             }
         }
         if !self.has_instance_dict(class) {
-            return Err(CompileError::NoAttribute { class: class_name(), name: name.to_owned() });
+            return Err(CompileError::NoAttribute {
+                class: class_name(),
+                name: name.to_owned(),
+            });
         }
         match objects.shared_key_index(class, name) {
             Some(index) => by_name(index, class),
@@ -347,7 +509,12 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         use profilemate_common::python::FLAG_MANAGED_DICT;
         let objects = self.interned.resolver().objects();
         let flags = objects.memory.read::<u64>(class + TYPE_FLAGS).unwrap_or(0);
-        let managed = self.interned.resolver().layout().version.minor >= 11 && flags & FLAG_MANAGED_DICT != 0;
-        managed || objects.memory.read::<i64>(class + TYPE_DICTOFFSET).is_some_and(|offset| offset != 0)
+        let managed =
+            self.interned.resolver().layout().version.minor >= 11 && flags & FLAG_MANAGED_DICT != 0;
+        managed
+            || objects
+                .memory
+                .read::<i64>(class + TYPE_DICTOFFSET)
+                .is_some_and(|offset| offset != 0)
     }
 }

@@ -109,7 +109,10 @@ kinds! {
 impl Kind {
     /// Whether the value is a collection.
     pub fn is_collection(self) -> bool {
-        matches!(self, Self::Ints | Self::Strs | Self::Addresses | Self::Items)
+        matches!(
+            self,
+            Self::Ints | Self::Strs | Self::Addresses | Self::Items
+        )
     }
 }
 
@@ -141,7 +144,11 @@ pub struct ParseError {
 /// Parses a field path; the grammar is described in [`super`].
 pub fn parse(text: &str) -> Result<Path, ParseError> {
     let mut parser = Parser { text, at: 0 };
-    parser.path().map_err(|what| ParseError { text: text.to_owned(), what, at: parser.at })
+    parser.path().map_err(|what| ParseError {
+        text: text.to_owned(),
+        what,
+        at: parser.at,
+    })
 }
 
 struct Parser<'t> {
@@ -163,7 +170,11 @@ impl<'t> Parser<'t> {
     }
 
     fn expect(&mut self, token: &str, what: &'static str) -> Result<(), &'static str> {
-        if self.accept(token) { Ok(()) } else { Err(what) }
+        if self.accept(token) {
+            Ok(())
+        } else {
+            Err(what)
+        }
     }
 
     fn while_matching(&mut self, matches: impl Fn(u8) -> bool) -> &'t str {
@@ -175,16 +186,27 @@ impl<'t> Parser<'t> {
 
     /// A Python identifier. (Those outside ASCII are not supported.)
     fn name(&mut self) -> Result<&'t str, &'static str> {
-        if self.rest().starts_with(|first: char| first.is_ascii_digit()) {
+        if self
+            .rest()
+            .starts_with(|first: char| first.is_ascii_digit())
+        {
             return Err("a name cannot begin with a digit");
         }
         let name = self.while_matching(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if name.is_empty() { Err("expected a name") } else { Ok(name) }
+        if name.is_empty() {
+            Err("expected a name")
+        } else {
+            Ok(name)
+        }
     }
 
     fn number(&mut self) -> Result<i32, &'static str> {
         let digits = self.while_matching(|byte| byte.is_ascii_digit());
-        digits.parse().ok().filter(|index| (0..=INDEX).contains(index)).ok_or("expected an index, 0 or more")
+        digits
+            .parse()
+            .ok()
+            .filter(|index| (0..=INDEX).contains(index))
+            .ok_or("expected an index, 0 or more")
     }
 
     fn path(&mut self) -> Result<Path, &'static str> {
@@ -196,7 +218,11 @@ impl<'t> Parser<'t> {
         let mut element = None;
         loop {
             if self.accept("[*]") {
-                element = Some(if self.accept(".") { Element::Attribute(self.name()?.to_owned()) } else { Element::Item });
+                element = Some(if self.accept(".") {
+                    Element::Attribute(self.name()?.to_owned())
+                } else {
+                    Element::Item
+                });
                 break;
             }
             let Some(step) = self.step()? else { break };
@@ -207,10 +233,19 @@ impl<'t> Parser<'t> {
         }
         let kind = self.kind(element.is_some())?;
         if !self.rest().is_empty() {
-            return Err(if element.is_some() { "nothing but one name and a kind can follow [*]" } else { "unexpected text" });
+            return Err(if element.is_some() {
+                "nothing but one name and a kind can follow [*]"
+            } else {
+                "unexpected text"
+            });
         }
         let element = element.or(kind.is_collection().then_some(Element::Item));
-        Ok(Path { root, steps, element, kind })
+        Ok(Path {
+            root,
+            steps,
+            element,
+            kind,
+        })
     }
 
     fn root(&mut self) -> Result<Root, &'static str> {
@@ -220,7 +255,10 @@ impl<'t> Parser<'t> {
                 return Err("expected a module before ::");
             }
             self.at += module.len() + 2;
-            return Ok(Root::Global(Some(module.to_owned()), self.name()?.to_owned()));
+            return Ok(Root::Global(
+                Some(module.to_owned()),
+                self.name()?.to_owned(),
+            ));
         }
         let name = self.name()?;
         Ok(match name {
@@ -228,7 +266,10 @@ impl<'t> Parser<'t> {
             "ret" => Root::Result,
             "arg" => {
                 self.expect(".", "expected .NAME or .N after arg")?;
-                if self.rest().starts_with(|first: char| first.is_ascii_digit()) {
+                if self
+                    .rest()
+                    .starts_with(|first: char| first.is_ascii_digit())
+                {
                     Root::Position(self.number()? as u32)
                 } else {
                     Root::Argument(self.name()?.to_owned())
@@ -254,7 +295,9 @@ impl<'t> Parser<'t> {
             return Ok(None);
         }
         let step = if self.accept("'") {
-            let key = self.while_matching(|byte| byte != b'\'' && byte.is_ascii() && byte >= b' ').to_owned();
+            let key = self
+                .while_matching(|byte| byte != b'\'' && byte.is_ascii() && byte >= b' ')
+                .to_owned();
             self.expect("'", "expected ' after the key")?;
             Step::DictValue(key)
         } else if self.accept("list:") {
@@ -273,10 +316,15 @@ impl<'t> Parser<'t> {
         let start = self.at;
         let name = self.name()?;
         let kind = Kind::ALL.iter().find(|kind| kind.name() == name).copied();
-        let fits = |kind: &Kind| !of_items || matches!(kind, Kind::Ints | Kind::Strs | Kind::Addresses);
+        let fits =
+            |kind: &Kind| !of_items || matches!(kind, Kind::Ints | Kind::Strs | Kind::Addresses);
         kind.filter(fits).ok_or_else(|| {
             self.at = start;
-            if kind.is_some() { "after [*] the kind is ints, strs or addrs" } else { "no such kind" }
+            if kind.is_some() {
+                "after [*] the kind is ints, strs or addrs"
+            } else {
+                "no such kind"
+            }
         })
     }
 }
@@ -322,7 +370,12 @@ mod tests {
     use super::*;
 
     fn path(root: Root, steps: Vec<Step>, element: Option<Element>, kind: Kind) -> Path {
-        Path { root, steps, element, kind }
+        Path {
+            root,
+            steps,
+            element,
+            kind,
+        }
     }
 
     fn attribute(name: &str) -> Step {
@@ -334,31 +387,90 @@ mod tests {
         let parsed = |text| parse(text).unwrap();
         assert_eq!(
             parsed("self.kv_cache_manager.block_pool.num_gpu_blocks"),
-            path(Root::SelfArgument, ["kv_cache_manager", "block_pool", "num_gpu_blocks"].map(attribute).into(), None, Kind::Int)
+            path(
+                Root::SelfArgument,
+                ["kv_cache_manager", "block_pool", "num_gpu_blocks"]
+                    .map(attribute)
+                    .into(),
+                None,
+                Kind::Int
+            )
         );
-        assert_eq!(parsed("ret:none"), path(Root::Result, vec![], None, Kind::None));
+        assert_eq!(
+            parsed("ret:none"),
+            path(Root::Result, vec![], None, Kind::None)
+        );
         assert_eq!(
             parsed("ret.scheduled_new_reqs[*].req_id:strs"),
-            path(Root::Result, vec![attribute("scheduled_new_reqs")], Some(Element::Attribute("req_id".into())), Kind::Strs)
+            path(
+                Root::Result,
+                vec![attribute("scheduled_new_reqs")],
+                Some(Element::Attribute("req_id".into())),
+                Kind::Strs
+            )
         );
-        assert_eq!(parsed("blocks[*]"), path(Root::Argument("blocks".into()), vec![], Some(Element::Item), Kind::Ints));
+        assert_eq!(
+            parsed("blocks[*]"),
+            path(
+                Root::Argument("blocks".into()),
+                vec![],
+                Some(Element::Item),
+                Kind::Ints
+            )
+        );
         assert_eq!(parsed("ids:ints"), parsed("arg.ids[*]:ints"));
-        assert_eq!(parsed("arg.1[0][list:3]['k y']:bytes").steps, [Step::TupleItem(0), Step::ListItem(3), Step::DictValue("k y".into())]);
-        assert_eq!(parsed("vllm.envs::FLAG:bool").root, Root::Global(Some("vllm.envs".into()), "FLAG".into()));
+        assert_eq!(
+            parsed("arg.1[0][list:3]['k y']:bytes").steps,
+            [
+                Step::TupleItem(0),
+                Step::ListItem(3),
+                Step::DictValue("k y".into())
+            ]
+        );
+        assert_eq!(
+            parsed("vllm.envs::FLAG:bool").root,
+            Root::Global(Some("vllm.envs".into()), "FLAG".into())
+        );
         assert_eq!(parsed("global.x").root, Root::Global(None, "x".into()));
         assert_eq!(parsed("closure.cell.a").root, Root::Closure("cell".into()));
-        assert_eq!(parsed("ret.num_scheduled_tokens:items").kind.shape(), Shape::Pairs);
+        assert_eq!(
+            parsed("ret.num_scheduled_tokens:items").kind.shape(),
+            Shape::Pairs
+        );
     }
 
     #[test]
     fn what_is_no_path() {
         for text in [
-            "", ".", "self.", "self..a", "self.a:", "self.a:nope", "self[", "self[-1]", "self[99999999]", "self['a]", "a b",
-            "1abc", "arg", "arg.", "x[*].a.b", "x[*]:items", "x[*]:len", "x[*][*]", "::x", "a b::c", "self.é", "ret:int:int",
+            "",
+            ".",
+            "self.",
+            "self..a",
+            "self.a:",
+            "self.a:nope",
+            "self[",
+            "self[-1]",
+            "self[99999999]",
+            "self['a]",
+            "a b",
+            "1abc",
+            "arg",
+            "arg.",
+            "x[*].a.b",
+            "x[*]:items",
+            "x[*]:len",
+            "x[*][*]",
+            "::x",
+            "a b::c",
+            "self.é",
+            "ret:int:int",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!(parse("self.a:nope").unwrap_err().to_string(), "`self.a:nope` is no field path: no such kind at byte 7");
+        assert_eq!(
+            parse("self.a:nope").unwrap_err().to_string(),
+            "`self.a:nope` is no field path: no such kind at byte 7"
+        );
         assert!(parse(&format!("self{}", ".a".repeat(40))).is_err());
     }
 

@@ -1,0 +1,252 @@
+//! For every table: whether it tells what happened, and if not, why.
+
+use serde::Serialize;
+
+use super::facts::Facts;
+use super::process::Processes;
+use super::{Aggregator, fields};
+
+/// How far a table tells what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Everything that happened while the session ran is in the table; no rows means that nothing happened.
+    Observed,
+    /// Something is missing.
+    Partial,
+    /// There is nothing to tell about this target or session.
+    NotApplicable,
+    /// It could not be seen.
+    NotObservable,
+}
+
+/// Coverage of one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// How far.
+    pub status: Status,
+    /// Why, in plain words; empty if there is nothing to say.
+    pub reason: String,
+}
+
+impl Coverage {
+    fn new(status: Status, reason: impl Into<String>) -> Self {
+        Self {
+            status,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// What feeds a table.
+struct Feed {
+    table: &'static str,
+    /// Without one of these there are no rows.
+    needs: &'static [&'static str],
+    /// Without these, cells or rows are missing.
+    wants: &'static [&'static str],
+    /// Where the rows come from, in plain words.
+    source: &'static str,
+}
+
+const NO_GRAPHS: &str = "CUDA graphs are not recorded by this version";
+const NO_EXPERTS: &str = "MoE routing is not recorded by this version";
+const NO_ENCODERS: &str = "encoder calls are not recorded by this version";
+
+/// Tables that this version does not fill, and why.
+const UNFED: &[(&str, &str)] = &[
+    ("cuda_graph_captures", NO_GRAPHS),
+    ("cuda_graph_usage", NO_GRAPHS),
+    ("cuda_graph_timeline", NO_GRAPHS),
+    ("moe_expert_selection", NO_EXPERTS),
+    ("moe_expert_timing", NO_EXPERTS),
+    ("moe_expert_coselection", NO_EXPERTS),
+    ("moe_load_imbalance", NO_EXPERTS),
+    ("encoder_decoder_timing", NO_ENCODERS),
+];
+
+const SCHEDULE: &[&str] = &["scheduler.schedule"];
+
+const FEEDS: &[Feed] = &[
+    Feed {
+        table: "batch_utilization",
+        needs: SCHEDULE,
+        wants: &[],
+        source: "calls of the scheduler",
+    },
+    Feed {
+        table: "kv_cache_usage",
+        needs: SCHEDULE,
+        wants: &[],
+        source: "block pool, read at each schedule call",
+    },
+    Feed {
+        table: "preemption_events",
+        needs: SCHEDULE,
+        wants: &["scheduler.preempt"],
+        source: "output of the scheduler, and its preemption method",
+    },
+    Feed {
+        table: "request_lifecycle",
+        needs: SCHEDULE,
+        wants: &["scheduler.preempt"],
+        source: "output of the scheduler, and its preemption method",
+    },
+    Feed {
+        table: "kv_cache_evictions",
+        needs: &["block_pool.evict"],
+        wants: &["block_pool.allocate", "block_pool.touch"],
+        source: "calls of the block pool",
+    },
+    Feed {
+        table: "forward_pass_timing",
+        needs: &["runner.execute_model"],
+        wants: SCHEDULE,
+        source: "calls of the model runner; step by order and token count",
+    },
+];
+
+/// Where a table's rows come from, in plain words; empty if nothing fills it.
+pub fn source(table: &str) -> &'static str {
+    match table {
+        "cpu_operations_timing" => "calls of the catalogue's methods with an operation name",
+        "methods" => "calls of the methods given with --method",
+        _ => FEEDS
+            .iter()
+            .find(|feed| feed.table == table)
+            .map_or("", |feed| feed.source),
+    }
+}
+
+impl Aggregator {
+    /// Coverage of `table` (file name without `.csv`), which has `rows` rows. `lost`: records that did not arrive.
+    pub fn coverage(&self, table: &str, rows: u64, lost: u64) -> Coverage {
+        let facts = &self.facts;
+        if let Some(&(_, reason)) = UNFED.iter().find(|unfed| unfed.0 == table) {
+            let reason = facts.not_covered.get(table).map_or(reason, String::as_str);
+            return Coverage::new(Status::NotObservable, reason);
+        }
+        if let Some(reason) = facts.not_covered.get(table) {
+            let status = if rows > 0 {
+                Status::Partial
+            } else {
+                Status::NotObservable
+            };
+            return Coverage::new(status, reason.as_str());
+        }
+        let feed = FEEDS.iter().find(|feed| feed.table == table);
+        let needs = feed.map_or_else(|| self.needs_of(table), |feed| words(feed.needs));
+        if table == "methods" && needs.is_empty() {
+            return Coverage::new(Status::NotApplicable, "no method was given with --method");
+        }
+        if !needs.iter().any(|id| facts.bound.contains_key(id)) && rows == 0 {
+            return Coverage::new(Status::NotObservable, self.why_unbound(&needs));
+        }
+        let mut gaps = Vec::new();
+        for id in &needs {
+            gaps.extend(unbound_beside(facts, &self.processes, id));
+        }
+        for &id in feed.map_or(&[][..], |feed| feed.wants) {
+            if !facts.bound.contains_key(id) {
+                gaps.push(self.why_unbound(&words(&[id])));
+            }
+        }
+        for ((id, field), defect) in &facts.defects {
+            let feeds =
+                needs.contains(id) || feed.is_some_and(|feed| feed.wants.contains(&id.as_str()));
+            if feeds {
+                let (calls, why) = (defect.calls, fields::words(defect.status));
+                gaps.push(format!(
+                    "`{field}` of `{id}` was not read in {calls} calls: {why}"
+                ));
+            }
+        }
+        if lost > 0 {
+            gaps.push(format!("{lost} records were lost"));
+        }
+        match (gaps.is_empty(), rows) {
+            (false, _) => Coverage::new(Status::Partial, gaps.join("; ")),
+            (true, 0) => Coverage::new(
+                Status::Observed,
+                "nothing of it happened while the session ran",
+            ),
+            (true, _) => Coverage::new(Status::Observed, ""),
+        }
+    }
+
+    /// Catalogue ids that feed a table whose feeds the catalogue or the user chooses.
+    fn needs_of(&self, table: &str) -> Vec<String> {
+        let mut ids: Vec<String> = match table {
+            "methods" => {
+                let unbound = self.facts.unbound.keys().map(|(id, _)| id);
+                let all = self.facts.bound.keys().chain(unbound);
+                all.filter(|id| id.starts_with("user.")).cloned().collect()
+            }
+            _ => self
+                .methods()
+                .filter(|method| method.operation.is_some())
+                .map(|method| method.id.clone())
+                .collect(),
+        };
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn why_unbound(&self, ids: &[String]) -> String {
+        let mut reasons: Vec<&str> = Vec::new();
+        for ((id, _), reason) in &self.facts.unbound {
+            if ids.contains(id) && !reasons.contains(&reason.as_str()) {
+                reasons.push(reason);
+            }
+        }
+        if !reasons.is_empty() {
+            return reasons.join("; ");
+        }
+        if let Some(id) = ids.iter().find(|&id| self.facts.counted.contains(id)) {
+            return format!("calls of `{id}` are counted and not recorded");
+        }
+        for (process, _) in self.processes.all() {
+            if process.page.is_none()
+                && let Some(reason) = &process.reason
+                && !reasons.contains(&reason.as_str())
+            {
+                reasons.push(reason);
+            }
+        }
+        if !reasons.is_empty() {
+            return reasons.join("; ");
+        }
+        match ids {
+            [] => "no method that feeds it was bound".to_owned(),
+            ids => format!("`{}` was not bound in any process", ids.join("`, `")),
+        }
+    }
+}
+
+/// Processes in which a method is not bound, though it is bound in others of the same role. Where two classes share a
+/// catalogue id, one of them is enough.
+fn unbound_beside(facts: &Facts, processes: &Processes, id: &str) -> Vec<String> {
+    let role = |pid: u32| {
+        processes
+            .get(pid)
+            .map(|state| state.info.role.as_str())
+            .unwrap_or_default()
+    };
+    let Some(bound) = facts.bound.get(id) else {
+        return Vec::new();
+    };
+    let unbound = facts
+        .unbound
+        .iter()
+        .filter(|((unbound, _), _)| unbound == id);
+    unbound
+        .filter(|((_, pid), _)| !bound.contains(pid))
+        .filter(|((_, pid), _)| bound.iter().any(|&other| role(other) == role(*pid)))
+        .map(|((_, pid), reason)| format!("process {pid}: {reason}"))
+        .collect()
+}
+
+fn words(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|&id| id.to_owned()).collect()
+}

@@ -1,0 +1,120 @@
+//! What was learned about the session itself, for metadata and coverage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use profilemate_common::page;
+
+use super::fields::{self, Fields};
+use crate::event::{Call, Ledger, Method, Value};
+
+/// Entries of each map, at most.
+const CAPACITY: usize = 4_096;
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// Wall clock, RFC 3339.
+    pub wall: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A field that could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defect {
+    /// In how many calls.
+    pub calls: u64,
+    /// The latest status.
+    pub status: u8,
+}
+
+/// Facts about the session.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Processes in which each method's calls are recorded, by catalogue id.
+    pub bound: BTreeMap<String, BTreeSet<u32>>,
+    /// Methods whose calls are only counted, by catalogue id.
+    pub counted: BTreeSet<String>,
+    /// Why a method is not bound, by catalogue id and process.
+    pub unbound: BTreeMap<(String, u32), String>,
+    /// Tables that have nothing to tell from the outset.
+    pub not_covered: BTreeMap<String, String>,
+    /// Calls seen, by catalogue id.
+    pub calls: BTreeMap<String, u64>,
+    /// Fields that could not be read, by catalogue id and field.
+    pub defects: BTreeMap<(String, String), Defect>,
+    /// Calls of slots that no note names.
+    pub unnamed_calls: u64,
+    /// The kernel side's counts, latest.
+    pub ledger: Option<Ledger>,
+    /// The end.
+    pub ended: Option<Ended>,
+}
+
+impl Facts {
+    pub(super) fn bound(&mut self, method: &Method) {
+        if method.mode & (page::MODE_RETURN | page::MODE_ENTRY) == 0 {
+            if self.counted.len() < CAPACITY {
+                self.counted.insert(method.id.clone());
+            }
+            return;
+        }
+        if self.bound.len() < CAPACITY {
+            self.bound
+                .entry(method.id.clone())
+                .or_default()
+                .insert(method.pid);
+            self.unbound.remove(&(method.id.clone(), method.pid));
+        }
+    }
+
+    pub(super) fn unbound(&mut self, pid: u32, method: String, reason: String) {
+        if self.unbound.len() < CAPACITY {
+            self.unbound.insert((method, pid), reason);
+        }
+    }
+
+    pub(super) fn not_covered(&mut self, table: String, reason: String) {
+        if self.not_covered.len() < CAPACITY {
+            self.not_covered.insert(table, reason);
+        }
+    }
+
+    /// Counts a call and those of its fields that could not be read. The queues of waiting requests stand for one
+    /// another and are counted apart ([`Facts::missing`]).
+    pub(super) fn call(&mut self, method: &str, fields: Fields<'_>) {
+        if let Some(calls) = self.calls.get_mut(method) {
+            *calls += 1;
+        } else if self.calls.len() < CAPACITY {
+            self.calls.insert(method.to_owned(), 1);
+        }
+        for (name, value) in fields.iter() {
+            if let Some(status) = fields::defect(value).filter(|_| !name.starts_with("waiting")) {
+                self.defect(method, name, status);
+            }
+        }
+    }
+
+    /// A value that several fields together give could not be told.
+    pub(super) fn missing(&mut self, method: &str, name: &str, call: &Call, fields: Fields<'_>) {
+        if call.fields.is_empty() {
+            return;
+        }
+        let status = match fields.value(name) {
+            Some(Value::Absent(status)) => *status,
+            _ => profilemate_common::record::STATUS_UNSET,
+        };
+        self.defect(method, name, status);
+    }
+
+    fn defect(&mut self, method: &str, name: &str, status: u8) {
+        let key = (method.to_owned(), name.to_owned());
+        if self.defects.len() < CAPACITY || self.defects.contains_key(&key) {
+            let defect = self.defects.entry(key).or_default();
+            defect.calls += 1;
+            defect.status = status;
+        }
+    }
+}

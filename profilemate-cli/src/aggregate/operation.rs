@@ -1,0 +1,169 @@
+//! Methods with an operation name: one row a call, with the step it belongs to.
+//!
+//! A call inside a schedule call or forward pass belongs to its step; one that follows belongs to the step before. The
+//! call around it ends later, so a row waits for the next schedule call or forward pass of its thread, or
+//! [`super::HOLD_NS`].
+
+use std::collections::{HashMap, VecDeque};
+
+use super::process::Processes;
+use super::{Aggregator, Part, Rows, Seen};
+use crate::event::Session;
+use crate::table::cell::{Millis, Stamp};
+use crate::table::cpu_operations_timing::CpuOperation;
+
+/// Rows that wait, at most.
+const CAPACITY: usize = 16_384;
+/// Threads whose latest anchor is remembered, at most.
+const THREADS: usize = 16_384;
+
+/// A step, as far as a row tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepRef {
+    /// Its number.
+    pub number: u64,
+    /// Its tokens.
+    pub tokens: Option<i64>,
+    /// Its sequences.
+    pub seqs: Option<i64>,
+}
+
+/// A schedule call or forward pass, to which other calls of its thread are related.
+#[derive(Clone, Copy, Debug)]
+pub struct Anchor {
+    /// Cycle counter at its begin.
+    pub entry_cycles: u64,
+    /// Cycle counter at its end.
+    pub return_cycles: u64,
+    /// Its step, if it is known.
+    pub step: Option<StepRef>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Pending,
+    Known(Option<StepRef>),
+}
+
+#[derive(Debug)]
+struct Held {
+    pid: u32,
+    tid: u32,
+    ts_ns: u64,
+    start_ns: u64,
+    entry_cycles: u64,
+    return_cycles: u64,
+    duration_ns: Option<u64>,
+    operation: String,
+    step: Step,
+}
+
+/// The rows that wait, and the latest anchor of each thread.
+#[derive(Debug, Default)]
+pub struct Operations {
+    held: VecDeque<Held>,
+    anchors: HashMap<(u32, u32), Anchor>,
+}
+
+impl Operations {
+    /// A schedule call or forward pass ended. `pipelined`: what follows it on this thread may be of another step.
+    pub fn anchor(&mut self, pid: u32, tid: u32, anchor: Anchor, pipelined: bool) {
+        let before = self.anchors.get(&(pid, tid)).copied();
+        for held in &mut self.held {
+            if (held.pid, held.tid) != (pid, tid) || !matches!(held.step, Step::Pending) {
+                continue;
+            }
+            if held.entry_cycles >= anchor.entry_cycles
+                && held.return_cycles <= anchor.return_cycles
+            {
+                held.step = Step::Known(anchor.step);
+            } else if held.return_cycles <= anchor.entry_cycles {
+                held.step =
+                    Step::Known(before.and_then(|before| before.step).filter(|_| !pipelined));
+            }
+        }
+        if self.anchors.len() >= THREADS {
+            self.anchors.clear();
+        }
+        self.anchors.insert((pid, tid), anchor);
+    }
+
+    /// Makes rows of those that need not wait, and of all seen before `old_ns`, in the order of their ends.
+    pub fn release(
+        &mut self,
+        old_ns: u64,
+        processes: &Processes,
+        session: &Session,
+        rows: &mut Rows,
+    ) {
+        while let Some(first) = self.held.front() {
+            if matches!(first.step, Step::Pending)
+                && first.ts_ns >= old_ns
+                && self.held.len() <= CAPACITY
+            {
+                break;
+            }
+            let Some(held) = self.held.pop_front() else {
+                break;
+            };
+            let step = match held.step {
+                Step::Known(step) => step,
+                Step::Pending => None,
+            };
+            rows.put(CpuOperation {
+                timestamp_sec: Stamp::new(held.start_ns, session.started_ns),
+                operation: held.operation,
+                duration_ms: held.duration_ns.map(Millis),
+                context: step.map(context).unwrap_or_default(),
+                step: step.map(|step| step.number),
+                pid: held.pid,
+                rank: processes.rank(held.pid),
+            });
+        }
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+fn context(step: StepRef) -> String {
+    match (step.tokens, step.seqs) {
+        (Some(tokens), Some(seqs)) => format!("tokens={tokens} seqs={seqs}"),
+        (Some(tokens), None) => format!("tokens={tokens}"),
+        (None, Some(seqs)) => format!("seqs={seqs}"),
+        (None, None) => String::new(),
+    }
+}
+
+impl Aggregator {
+    /// The row of a call whose method has an operation name; `step` is the call's own, if it made or ran one.
+    pub(super) fn operation(
+        &mut self,
+        seen: Seen<'_>,
+        part: Part,
+        step: Option<StepRef>,
+        rows: &mut Rows,
+    ) {
+        if let Some(operation) = &seen.method.operation {
+            let step = match part {
+                Part::Schedule | Part::Execute => Step::Known(step),
+                _ => Step::Pending,
+            };
+            self.operations.held.push_back(Held {
+                pid: seen.call.pid,
+                tid: seen.call.tid,
+                ts_ns: seen.call.ts_ns,
+                start_ns: seen.start_ns(),
+                entry_cycles: seen.call.entry_cycles,
+                return_cycles: seen.call.return_cycles,
+                duration_ns: seen.duration_ns,
+                operation: operation.clone(),
+                step,
+            });
+        }
+        self.operations
+            .release(0, &self.processes, &self.session, rows);
+    }
+}

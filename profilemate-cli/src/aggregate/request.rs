@@ -1,0 +1,179 @@
+//! Requests of one engine, from their first schedule call to their end.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// Requests remembered, at most; beyond, the one seen first is forgotten.
+const CAPACITY: usize = 100_000;
+
+/// What is known of a request that has not finished. Moments are `CLOCK_MONOTONIC`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// First scheduled; `None` if that was not seen.
+    pub started_ns: Option<u64>,
+    /// Running since; `None` if it does not run, or its start was not seen.
+    pub running_since_ns: Option<u64>,
+    /// Preempted since, and not yet resumed.
+    pub preempted_since_ns: Option<u64>,
+    /// First preempted.
+    pub first_preempted_ns: Option<u64>,
+    /// Last resumed.
+    pub resumed_ns: Option<u64>,
+    /// Time from each preemption to its resume, summed.
+    pub delay_ns: u64,
+    /// Preemptions seen.
+    pub preemptions: u64,
+    /// Address of the key that names it in the scheduler's dictionaries.
+    pub key: Option<u64>,
+    order: u64,
+}
+
+/// What a schedule call's "new" request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It runs for the first time.
+    Started,
+    /// It ran before, was preempted, and runs again (model runner V2 ships resumed requests as new ones).
+    Resumed,
+}
+
+/// The requests of one engine.
+#[derive(Debug, Default)]
+pub struct Requests {
+    known: HashMap<String, Request>,
+    by_order: BTreeMap<u64, String>,
+    orders: u64,
+}
+
+impl Requests {
+    /// A request is among the new ones of a schedule call.
+    pub fn begin(&mut self, id: &str, key: Option<u64>, at_ns: u64) -> Begin {
+        if self
+            .known
+            .get(id)
+            .is_some_and(|request| request.preempted_since_ns.is_some())
+        {
+            self.resume(id, at_ns);
+            self.entry(id).key = key;
+            return Begin::Resumed;
+        }
+        self.remove(id);
+        let request = self.entry(id);
+        request.started_ns = Some(at_ns);
+        request.running_since_ns = Some(at_ns);
+        request.key = key;
+        Begin::Started
+    }
+
+    /// A request was preempted. Gives the time it had been running, if that is known.
+    pub fn preempt(&mut self, id: &str, at_ns: u64) -> Option<u64> {
+        let request = self.entry(id);
+        request.preemptions += 1;
+        request.first_preempted_ns.get_or_insert(at_ns);
+        request.preempted_since_ns = Some(at_ns);
+        at_ns.checked_sub(request.running_since_ns.take()?)
+    }
+
+    /// A request was resumed.
+    pub fn resume(&mut self, id: &str, at_ns: u64) {
+        let request = self.entry(id);
+        if let Some(since) = request.preempted_since_ns.take() {
+            request.delay_ns = request.delay_ns.saturating_add(at_ns.saturating_sub(since));
+        }
+        request.resumed_ns = Some(at_ns);
+        request.running_since_ns = Some(at_ns);
+    }
+
+    /// A request finished; it is forgotten.
+    pub fn finish(&mut self, id: &str) -> Request {
+        self.remove(id).unwrap_or_default()
+    }
+
+    /// The key of a request, if it was seen starting.
+    pub fn key(&self, id: &str) -> Option<u64> {
+        self.known.get(id)?.key
+    }
+
+    fn remove(&mut self, id: &str) -> Option<Request> {
+        let request = self.known.remove(id)?;
+        self.by_order.remove(&request.order);
+        Some(request)
+    }
+
+    fn entry(&mut self, id: &str) -> &mut Request {
+        if !self.known.contains_key(id) {
+            if self.known.len() >= CAPACITY
+                && let Some((_, oldest)) = self.by_order.pop_first()
+            {
+                self.known.remove(&oldest);
+            }
+            self.orders += 1;
+            self.by_order.insert(self.orders, id.to_owned());
+        }
+        let order = self.orders;
+        self.known.entry(id.to_owned()).or_insert_with(|| Request {
+            order,
+            ..Request::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preempted_request_keeps_its_start_and_sums_its_delays() {
+        let mut requests = Requests::default();
+        assert_eq!(requests.begin("a", Some(7), 100), Begin::Started);
+        assert_eq!(requests.preempt("a", 150), Some(50));
+        requests.resume("a", 170);
+        assert_eq!(requests.preempt("a", 200), Some(30));
+        requests.resume("a", 205);
+        let request = requests.finish("a");
+        assert_eq!(request.started_ns, Some(100));
+        assert_eq!(request.running_since_ns, Some(205));
+        assert_eq!(
+            (request.first_preempted_ns, request.resumed_ns),
+            (Some(150), Some(205))
+        );
+        assert_eq!((request.delay_ns, request.preemptions), (25, 2));
+    }
+
+    #[test]
+    fn what_began_before_the_attach_has_no_running_time() {
+        let mut requests = Requests::default();
+        assert_eq!(requests.preempt("a", 150), None);
+        requests.resume("a", 170);
+        assert_eq!(requests.preempt("a", 190), Some(20));
+        assert_eq!(requests.finish("b"), Request::default());
+    }
+
+    #[test]
+    fn a_preempted_request_that_comes_as_new_is_resumed() {
+        let mut requests = Requests::default();
+        requests.begin("a", None, 100);
+        requests.preempt("a", 150);
+        assert_eq!(requests.begin("a", Some(3), 170), Begin::Resumed);
+        assert_eq!(requests.key("a"), Some(3));
+        assert_eq!(requests.finish("a").started_ns, Some(100));
+    }
+
+    #[test]
+    fn an_id_used_again_starts_again() {
+        let mut requests = Requests::default();
+        requests.begin("a", None, 100);
+        assert_eq!(requests.begin("a", None, 200), Begin::Started);
+        assert_eq!(requests.finish("a").started_ns, Some(200));
+    }
+
+    #[test]
+    fn only_so_many_requests_are_remembered() {
+        let mut requests = Requests::default();
+        for number in 0..=CAPACITY {
+            requests.begin(&number.to_string(), None, 100);
+        }
+        assert_eq!(requests.finish("0").started_ns, None);
+        assert_eq!(requests.finish("1").started_ns, Some(100));
+        assert_eq!(requests.by_order.len(), requests.known.len());
+    }
+}

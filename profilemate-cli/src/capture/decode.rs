@@ -1,0 +1,224 @@
+//! Frames become events. Total: any bytes give an event or a counted error, never a panic.
+
+use std::collections::HashMap;
+
+use profilemate_common::path;
+use profilemate_common::record::{
+    self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, MethodCalled,
+    STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE,
+};
+use serde::Serialize;
+
+use super::frame::{self, KIND_NOTE, KIND_RECORD};
+use crate::event::{Call, Event, Note, Outcome, Phase, Program, Shape, Value};
+
+/// Programs remembered, at most. Their ids are the tracer's own; the bound is for damaged files.
+const PROGRAMS: usize = 65_536;
+
+/// What could not be decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Errors {
+    /// Records that are too short, or of an unknown kind, class or phase.
+    pub records: u64,
+    /// Notes that are no valid JSON, or of an unknown kind.
+    pub notes: u64,
+    /// Frames of an unknown kind.
+    pub frames: u64,
+    /// Strings and collections that point outside their record.
+    pub fields: u64,
+    /// Records whose program is unknown; their calls have no fields.
+    pub programs: u64,
+}
+
+impl Errors {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.records + self.notes + self.frames + self.fields + self.programs
+    }
+}
+
+/// Turns frames into events; remembers the programs to read fields by.
+#[derive(Default)]
+pub struct Decoder {
+    programs: HashMap<u32, Program>,
+    errors: Errors,
+    records: u64,
+}
+
+impl Decoder {
+    /// Decodes one frame. `None`: it was counted as an error.
+    pub fn frame(&mut self, kind: u8, bytes: &[u8]) -> Option<Event> {
+        match kind {
+            KIND_RECORD => {
+                let call = self.record(bytes);
+                match call {
+                    Some(_) => self.records += 1,
+                    None => self.errors.records += 1,
+                }
+                call.map(Event::Call)
+            }
+            KIND_NOTE => {
+                let Ok(note) = serde_json::from_slice::<Note>(bytes) else {
+                    self.errors.notes += 1;
+                    return None;
+                };
+                self.learn(&note);
+                Some(Event::Note(note))
+            }
+            _ => {
+                self.errors.frames += 1;
+                None
+            }
+        }
+    }
+
+    /// What could not be decoded so far.
+    pub fn errors(&self) -> Errors {
+        self.errors
+    }
+
+    /// Records decoded so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    fn learn(&mut self, note: &Note) {
+        if let Note::Program(program) = note
+            && (self.programs.len() < PROGRAMS || self.programs.contains_key(&program.id))
+        {
+            self.programs.insert(program.id, program.clone());
+        }
+    }
+
+    fn record(&mut self, bytes: &[u8]) -> Option<Call> {
+        let bytes = frame::used(bytes)?;
+        let head = frame::record_head(bytes)?;
+        if head.kind != KIND_METHOD_CALLED {
+            return None;
+        }
+        let phase = match head.phase {
+            record::PHASE_ENTRY => Phase::Entry,
+            record::PHASE_RETURN => Phase::Return,
+            _ => return None,
+        };
+        let program = self.programs.get(&head.program);
+        let mut fields = Vec::new();
+        if head.program != 0 && program.is_none() {
+            self.errors.programs += 1;
+        }
+        if let (Some(program), true) = (program, head.class != CLASS_BARE) {
+            let scalars = frame::record_fields(bytes)?;
+            let blob = bytes
+                .get(size_of::<MethodCalled>() + size_of::<Fields>()..)
+                .unwrap_or_default();
+            let count = usize::from(head.field_count)
+                .min(FIELDS)
+                .min(program.fields.len());
+            fields.reserve(count);
+            for index in 0..count {
+                let shape = program.fields[index].shape;
+                let value = field(scalars.status[index], scalars.values[index], shape, blob);
+                self.errors.fields += u64::from(value.is_none());
+                fields.push(value.unwrap_or(Value::Absent(STATUS_FAULT)));
+            }
+        }
+        Some(Call {
+            pid: head.pid,
+            tid: head.tid,
+            page: head.page,
+            slot: head.slot,
+            phase,
+            ts_ns: head.ts_ns,
+            entry_cycles: head.entry_cycles,
+            return_cycles: head.return_cycles,
+            outcome: outcome(&head, phase, program),
+            fields,
+            program: head.program,
+        })
+    }
+}
+
+fn outcome(head: &MethodCalled, phase: Phase, program: Option<&Program>) -> Outcome {
+    match (phase, head.result, program) {
+        (Phase::Entry, ..) => Outcome::Pending,
+        (Phase::Return, 0, _) => Outcome::Raised,
+        (_, result, Some(program)) if result == program.none => Outcome::None,
+        (_, result, Some(program)) if result == program.true_ => Outcome::True,
+        (_, result, Some(program)) if result == program.false_ => Outcome::False,
+        (_, result, _) => Outcome::Object(result),
+    }
+}
+
+/// One field; `None` if it points outside the blob.
+fn field(status: u8, value: u64, shape: Shape, blob: &[u8]) -> Option<Value> {
+    match status {
+        STATUS_OK | STATUS_TRUNCATED => {}
+        STATUS_NONE => return Some(Value::None),
+        other => return Some(Value::Absent(other)),
+    }
+    let at = value as u32 as usize;
+    Some(match shape {
+        Shape::Int => Value::Int(value as i64),
+        Shape::Bool => Value::Bool(value != 0),
+        Shape::Float => Value::Float(f64::from_bits(value)),
+        Shape::Address => Value::Address(value),
+        Shape::Str | Shape::Bytes => Value::Str(text(blob, at)?),
+        Shape::Ints => {
+            let (head, items) = collection(blob, at, 8)?;
+            Value::Ints(
+                items
+                    .chunks_exact(8)
+                    .map(|item| word(item) as i64)
+                    .collect(),
+                head.total,
+            )
+        }
+        Shape::Addresses => {
+            let (head, items) = collection(blob, at, 8)?;
+            Value::Addresses(items.chunks_exact(8).map(word).collect(), head.total)
+        }
+        Shape::Pairs => {
+            let (head, items) = collection(blob, at, 16)?;
+            let pairs = items
+                .chunks_exact(16)
+                .map(|item| (word(&item[..8]), word(&item[8..]) as i64));
+            Value::Pairs(pairs.collect(), head.total)
+        }
+        Shape::Strs => {
+            let (head, items) = collection(blob, at, STRING_SIZE)?;
+            let texts: Option<Vec<_>> = items
+                .chunks_exact(STRING_SIZE)
+                .map(|item| text(item, 0))
+                .collect();
+            Value::Strs(texts?, head.total)
+        }
+    })
+}
+
+/// A string of the blob: a byte of length, then up to 63 bytes.
+fn text(blob: &[u8], at: usize) -> Option<String> {
+    let len = usize::from(*blob.get(at)?);
+    if len >= STRING_SIZE {
+        return None;
+    }
+    let start = at.checked_add(1)?;
+    let bytes = blob.get(start..start.checked_add(len)?)?;
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// A collection's head and the bytes of its items.
+fn collection(blob: &[u8], at: usize, item: usize) -> Option<(CollectionHead, &[u8])> {
+    let start = at.checked_add(size_of::<CollectionHead>())?;
+    let mut head: CollectionHead = bytemuck::pod_read_unaligned(blob.get(at..start)?);
+    if head.stored > path::ITEMS {
+        return None;
+    }
+    let end = start.checked_add(head.stored as usize * item)?;
+    let items = blob.get(start..end)?;
+    head.total = head.total.max(head.stored);
+    Some((head, items))
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_ne_bytes)
+}

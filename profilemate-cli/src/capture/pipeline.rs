@@ -1,0 +1,266 @@
+//! Frames in, session folder out. The live session and the replay drive the same pipeline.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::decode::{Decoder, Errors};
+use super::frame::{self, KIND_NOTE, KIND_RECORD, KIND_TICK};
+use super::order::Order;
+use super::writer::CaptureWriter;
+use crate::aggregate::{Aggregator, Rows};
+use crate::event::Note;
+use crate::sink::csv::CsvFolder;
+use crate::sink::metadata::{Counts, Overhead};
+use crate::sink::status::{Gauge, Status};
+use crate::sink::summary::Summary;
+use crate::sink::{self, metadata};
+
+/// Longest time from a row to the disk, on the clock of [`Pipeline::tick`].
+const FLUSH_NS: u64 = 250_000_000;
+/// Time between two writings of `metadata.json`.
+const METADATA_NS: u64 = 1_000_000_000;
+/// Name of the capture in the session folder.
+pub const CAPTURE_FILE: &str = "events.pmrec";
+
+/// Whether the stream itself is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepCapture {
+    /// Write `events.pmrec`, so that the tables can be rebuilt.
+    #[default]
+    Yes,
+    /// Do not.
+    No,
+}
+
+/// How the pipeline works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether the stream itself is kept.
+    pub capture: KeepCapture,
+}
+
+/// What came of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The session folder.
+    pub folder: PathBuf,
+    /// Rows of each table that has some: file name without `.csv`, rows.
+    pub rows: Vec<(&'static str, u64)>,
+    /// Records that arrived.
+    pub received: u64,
+    /// Records lost, in the kernel and in user space.
+    pub lost: u64,
+    /// What could not be decoded.
+    pub decode_errors: Errors,
+    /// How the capture file ended, if this was a replay.
+    pub capture_end: Option<frame::End>,
+}
+
+/// Decodes, orders, aggregates and writes.
+pub struct Pipeline {
+    folder: PathBuf,
+    capture: Option<CaptureWriter>,
+    decoder: Decoder,
+    order: Order,
+    aggregator: Aggregator,
+    rows: Rows,
+    csv: CsvFolder,
+    summary: Summary,
+    gauge: Gauge,
+    lost_userspace: u64,
+    overhead: Option<Overhead>,
+    flushed_ns: u64,
+    described_ns: u64,
+}
+
+impl Pipeline {
+    /// Makes the session folder, its tables with their headers, and its metadata. The folder may exist; the files
+    /// may not.
+    pub fn new(folder: &Path, options: Options) -> Result<Self, sink::Error> {
+        fs::create_dir_all(folder).map_err(|source| sink::Error::Create {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let metadata = folder.join("metadata.json");
+        if metadata.symlink_metadata().is_ok() {
+            let source = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(sink::Error::Create {
+                path: metadata,
+                source,
+            });
+        }
+        let csv = CsvFolder::create(folder)?;
+        let capture = match options.capture {
+            KeepCapture::Yes => Some(CaptureWriter::create(&folder.join(CAPTURE_FILE))?),
+            KeepCapture::No => None,
+        };
+        let pipeline = Self {
+            folder: folder.to_owned(),
+            capture,
+            decoder: Decoder::default(),
+            order: Order::default(),
+            aggregator: Aggregator::default(),
+            rows: Rows::default(),
+            csv,
+            summary: Summary::default(),
+            gauge: Gauge::default(),
+            lost_userspace: 0,
+            overhead: None,
+            flushed_ns: 0,
+            described_ns: 0,
+        };
+        pipeline.describe()?;
+        Ok(pipeline)
+    }
+
+    /// Takes one frame of the stream: a record as it came from the ring buffer, a note as JSON, or a tick.
+    pub fn frame(&mut self, kind: u8, bytes: &[u8]) -> Result<(), sink::Error> {
+        let bytes = if kind == KIND_RECORD {
+            frame::used(bytes).unwrap_or(bytes)
+        } else {
+            bytes
+        };
+        if bytes.len() > frame::MAX_LEN {
+            // Too long for the file; counted as what it is, and not kept.
+            self.decoder.frame(u8::MAX, &[]);
+            return Ok(());
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.frame(kind, bytes)?;
+        }
+        if kind == KIND_TICK {
+            return self.advance(bytes.try_into().map_or(0, u64::from_le_bytes));
+        }
+        let Some(event) = self.decoder.frame(kind, bytes) else {
+            return Ok(());
+        };
+        let (order, aggregator, rows) = (&mut self.order, &mut self.aggregator, &mut self.rows);
+        order.push(event, &mut |event| aggregator.push(event, rows));
+        self.emit()
+    }
+
+    /// Takes a note of the tracer.
+    pub fn note(&mut self, note: &Note) -> Result<(), sink::Error> {
+        match serde_json::to_vec(note) {
+            Ok(bytes) => self.frame(KIND_NOTE, &bytes),
+            // A note is plain data; should it not serialise, it is an undecodable one.
+            Err(_) => self.frame(KIND_NOTE, &[]),
+        }
+    }
+
+    /// The time is `now_ns` on `CLOCK_MONOTONIC`, and the ring buffer was drained a moment before. Releases what has
+    /// waited long enough and brings rows to the disk. To be called about every 50 ms.
+    pub fn tick(&mut self, now_ns: u64) -> Result<(), sink::Error> {
+        if !self.order.is_empty() || self.aggregator.is_waiting() {
+            self.frame(KIND_TICK, &now_ns.to_le_bytes())?;
+        }
+        if now_ns.saturating_sub(self.flushed_ns) >= FLUSH_NS {
+            self.flushed_ns = now_ns;
+            self.flush()?;
+        }
+        if now_ns.saturating_sub(self.described_ns) >= METADATA_NS {
+            self.described_ns = now_ns;
+            self.describe()?;
+        }
+        Ok(())
+    }
+
+    /// The live numbers at `now_ns`.
+    pub fn status(&mut self, now_ns: u64) -> Status {
+        let (events, lost) = (
+            self.decoder.records(),
+            metadata::lost(&self.aggregator, &self.counts()),
+        );
+        self.gauge
+            .status(self.aggregator.session().started_ns, now_ns, events, lost)
+    }
+
+    /// Records that user space had to drop so far.
+    pub fn set_lost(&mut self, records: u64) {
+        self.lost_userspace = records;
+    }
+
+    /// What tracing cost so far.
+    pub fn set_overhead(&mut self, overhead: Overhead) {
+        self.overhead = Some(overhead);
+    }
+
+    /// What is known of the session.
+    pub fn aggregator(&self) -> &Aggregator {
+        &self.aggregator
+    }
+
+    /// The stream has ended: completes all files.
+    pub fn finish(mut self) -> Result<Outcome, sink::Error> {
+        let (aggregator, rows) = (&mut self.aggregator, &mut self.rows);
+        self.order.flush(&mut |event| aggregator.push(event, rows));
+        self.aggregator.finish(&mut self.rows);
+        self.emit()?;
+        self.flush()?;
+        self.describe()?;
+        let summary = self.summary.json(&self.aggregator);
+        sink::replace(&self.folder.join("summary.json"), &pretty(&summary))?;
+        let counts = self.counts();
+        let rows = crate::table::TABLES
+            .iter()
+            .map(|table| table.file)
+            .zip(self.csv.rows());
+        Ok(Outcome {
+            rows: rows.filter(|row| row.1 > 0).collect(),
+            received: counts.received,
+            lost: metadata::lost(&self.aggregator, &counts),
+            decode_errors: counts.decode_errors,
+            folder: self.folder,
+            capture_end: None,
+        })
+    }
+
+    fn advance(&mut self, now_ns: u64) -> Result<(), sink::Error> {
+        let (aggregator, rows) = (&mut self.aggregator, &mut self.rows);
+        self.order
+            .advance(now_ns, &mut |event| aggregator.push(event, rows));
+        self.aggregator.advance(now_ns, &mut self.rows);
+        self.emit()
+    }
+
+    fn emit(&mut self) -> Result<(), sink::Error> {
+        for row in self.rows.0.drain(..) {
+            self.gauge.row(&row);
+            self.summary.row(&row);
+            self.csv.row(&row)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), sink::Error> {
+        self.csv.flush()?;
+        self.capture.as_mut().map_or(Ok(()), CaptureWriter::flush)
+    }
+
+    fn describe(&self) -> Result<(), sink::Error> {
+        let document = metadata::json(
+            &self.folder,
+            &self.aggregator,
+            &self.csv.rows(),
+            &self.counts(),
+            self.overhead,
+        );
+        sink::replace(&self.folder.join("metadata.json"), &pretty(&document))
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            received: self.decoder.records(),
+            lost_userspace: self.lost_userspace,
+            late: self.order.late(),
+            decode_errors: self.decoder.errors(),
+        }
+    }
+}
+
+fn pretty(document: &serde_json::Value) -> Vec<u8> {
+    let mut text = format!("{document:#}").into_bytes();
+    text.push(b'\n');
+    text
+}

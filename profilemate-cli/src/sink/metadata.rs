@@ -1,0 +1,147 @@
+//! `metadata.json`: what the session was, and how far each table tells what happened.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::aggregate::{Aggregator, coverage};
+use crate::capture::decode;
+use crate::event::Ledger;
+use crate::table::TABLES;
+
+/// Version of the session folder's shape.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What the pipeline counted on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Records that arrived.
+    pub received: u64,
+    /// Records that user space had to drop.
+    pub lost_userspace: u64,
+    /// Records that came after a younger one had been used.
+    pub late: u64,
+    /// Frames that could not be decoded.
+    pub decode_errors: decode::Errors,
+}
+
+/// What tracing cost, as the session measured it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Overhead {
+    /// Processor time of the tracer.
+    pub tracer_cpu_sec: Option<f64>,
+    /// Largest resident memory of the tracer.
+    pub tracer_rss_bytes: Option<u64>,
+    /// Time for which the target's threads stood still at attach and detach, summed.
+    pub target_stopped_ms: Option<f64>,
+    /// Run time of the probe programs, as the kernel counts it.
+    pub probe_run_ms: Option<f64>,
+}
+
+/// Records that did not arrive.
+pub fn lost(aggregator: &Aggregator, counts: &Counts) -> u64 {
+    aggregator
+        .facts()
+        .ledger
+        .unwrap_or_default()
+        .lost
+        .saturating_add(counts.lost_userspace)
+}
+
+/// The document.
+pub fn json(
+    folder: &Path,
+    aggregator: &Aggregator,
+    rows: &[u64],
+    counts: &Counts,
+    overhead: Option<Overhead>,
+) -> Value {
+    let session = aggregator.session();
+    let facts = aggregator.facts();
+    let ended = facts.ended.as_ref();
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "session_id": session.id,
+        "start_time": session.started_wall,
+        "end_time": ended.map(|ended| &ended.wall),
+        "end_reason": ended.map(|ended| &ended.reason),
+        "duration_sec": ended.map(|ended| ended.at_ns.saturating_sub(session.started_ns) as f64 / 1e9),
+        "output_dir": folder.display().to_string(),
+        "command": session.command,
+        "host": session.host,
+        "kernel": session.kernel,
+        "tool_version": session.tool,
+        "anchor": { "monotonic_ns": session.started_ns, "wall": session.started_wall },
+        "processes": processes(aggregator),
+        "tables": tables(aggregator, rows, lost(aggregator, counts)),
+        "events": {
+            "received": counts.received,
+            "lost_kernel": facts.ledger.map(|ledger| ledger.lost),
+            "lost_userspace": counts.lost_userspace,
+            "late": counts.late,
+            "unnamed_calls": facts.unnamed_calls,
+            "decode_errors": counts.decode_errors.total(),
+            "decode_errors_by_kind": counts.decode_errors,
+        },
+        "ledger": facts.ledger.map(|ledger| ledger_json(ledger, aggregator, counts)),
+        "overhead": overhead,
+    })
+}
+
+/// The kernel's counts beside those of the pages and of this side. A difference is not an error by itself: while the
+/// session runs, some events are on their way.
+fn ledger_json(ledger: Ledger, aggregator: &Aggregator, counts: &Counts) -> Value {
+    let difference = |one: u64, other: u64| i128::from(one) - i128::from(other);
+    let ended = ledger
+        .submitted
+        .saturating_add(ledger.lost)
+        .saturating_add(ledger.filtered);
+    let marks = aggregator.counters().marks();
+    let arrived = counts.received.saturating_add(counts.lost_userspace);
+    json!({
+        "page_marks": marks,
+        "fired": ledger.fired,
+        "submitted": ledger.submitted,
+        "lost": ledger.lost,
+        "filtered": ledger.filtered,
+        "received": counts.received,
+        "marks_not_fired": difference(marks, ledger.fired) as i64,
+        "fired_not_accounted": difference(ledger.fired, ended) as i64,
+        "submitted_not_received": difference(ledger.submitted, arrived) as i64,
+    })
+}
+
+fn processes(aggregator: &Aggregator) -> Vec<Value> {
+    let all = aggregator.processes().all();
+    all.map(|(process, ended)| {
+        json!({
+            "pid": process.pid,
+            "parent": process.parent,
+            "role": process.role,
+            "engine": process.engine,
+            "rank": process.rank,
+            "title": process.title,
+            "python": process.python,
+            "vllm": process.vllm,
+            "technique": process.technique,
+            "reason": process.reason,
+            "ended": ended.map(|(at_ns, reason)| json!({ "at_ns": at_ns, "reason": reason })),
+        })
+    })
+    .collect()
+}
+
+fn tables(aggregator: &Aggregator, rows: &[u64], lost: u64) -> Value {
+    let mut tables = serde_json::Map::new();
+    for (table, &rows) in TABLES.iter().zip(rows) {
+        let entry = json!({
+            "file": format!("{}.csv", table.file),
+            "rows": rows,
+            "source": coverage::source(table.file),
+            "coverage": aggregator.coverage(table.file, rows, lost),
+        });
+        tables.insert(table.file.to_owned(), entry);
+    }
+    Value::Object(tables)
+}
