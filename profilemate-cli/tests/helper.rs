@@ -29,7 +29,7 @@ fn the_helpers_tests_pass_on_the_tracers_page() {
     let mut ran = 0;
     for python in ["3.11", "3.12"].into_iter().flat_map(pythons) {
         let output = Command::new(&python)
-            .args(["-B", "-m", "unittest", "test_helper"])
+            .args(["-B", "-m", "unittest", "test_helper_calls", "test_helper_import"])
             .current_dir(&tests)
             .env("PROFILEMATE_TEST_PAGE", &page)
             .env("PROFILEMATE_TEST_STUBS", touch::method_stub(0).to_string())
