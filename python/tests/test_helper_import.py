@@ -1,4 +1,4 @@
-"""How the helper gets into a program, and that it does no harm. Run with `python3 -m unittest discover -s python/tests`."""
+"""How the helper gets into a program, without harm. Run with `python3 -m unittest discover -s python/tests`."""
 
 import json
 import subprocess
