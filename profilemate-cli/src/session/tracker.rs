@@ -27,7 +27,7 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
-const IN_PROCESS: Duration = Duration::from_secs(3);
+const IN_PROCESS: Duration = Duration::from_secs(60);
 
 /// Follows the processes of a target.
 pub struct Tracker {
@@ -161,8 +161,8 @@ impl Tracker {
             .unwrap_or_default();
         let tracked = self.processes.entry(seen.pid).or_insert_with(|| Tracked::new(seen, now));
         tracked.seen = seen.clone();
-        // The first look, or another program runs in it now.
-        if tracked.executable != executable {
+        // The first look, or another program runs in it now. A process that is ending has no executable any more.
+        if !executable.is_empty() && tracked.executable != executable {
             tracked.executable = executable;
             tracked.runtime = None;
             tracked.trouble = None;
@@ -278,6 +278,8 @@ impl Tracker {
             site: self.site,
         };
         if first {
+            // Opened anew: an interpreter that was only starting has types now that it had not then.
+            let runtime = &Runtime::open(pid)?;
             if self.next_page >= PAGES {
                 return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
             }
@@ -369,8 +371,11 @@ impl Tracked {
             return Ok(Role::ApiServer);
         }
         let role = look::role_by_modules(runtime);
-        if role == Role::Other {
+        if role != Role::EngineCore {
             return Ok(role);
+        }
+        if look::runs_models(runtime) {
+            return Ok(Role::EngineCore);
         }
         // Front ends import the scheduler too. One that starts an engine process does it soon.
         let since = *self.scheduler_since.get_or_insert(now);

@@ -101,6 +101,53 @@ for i in range(300):
         pass
 
 
+class Result:
+    def __init__(self):
+        self.total = 123
+        self.counts = {"request-1": 5, "request-2": 70000000000}
+        self.ids = {"a-1"}
+        self.blocks = held["blocks"]
+        self.plains = [Plain(i) for i in range(4)]
+        self.slotted = slotted
+        self.ratio = 2.5
+        self.flag = True
+        self.nothing = None
+        self.pair = (1, Plain(42))
+        self.queue = collections.deque([1, 2, 3])
+        self.text = "hello"
+        self.raw = b"bytes"
+        self.huge = 2**70
+        self.state = State.WAITING
+        self.single = {"only": Plain(77)}
+        self.cut = Slotted(9)
+        del self.cut.ref_cnt
+
+
+class Shuffled(Plain):
+    """Its instance loses the layout that it shares with others."""
+
+
+class Wide:
+    """More attributes than shared keys can hold, set from outside and in another order."""
+
+    def __init__(self, order):
+        for index in order:
+            setattr(self, "wide_%d" % index, index)
+
+
+result = Result()
+result.wide = [Wide(range(60)), Wide(range(59, -1, -1))]
+shuffled = Shuffled(91)
+del shuffled.table
+shuffled.__dict__["added_late"] = 1
+shuffled.table = {"alpha": 11}
+result.shuffled = shuffled
+result.sub = Child(55)
+# As the interpreter lays out a call: positional arguments, then those by keyword, whose names stand in a tuple.
+call = (plain, child, 5, result)
+keywords = (sys.intern("only"),)
+
+
 def names(*words):
     return {word: id(sys.intern(word)) for word in words}
 
@@ -127,9 +174,12 @@ facts = {
                 "held": id(held), "plain_dict_values": id(plain.table), "state": id(State.WAITING)},
     "strings": {word: id(word) for word in ["ascii", "caf\u00e9 \u00fc", "\u4f60\u597d", "\U0001f600 smile", "", "x" * 4000]},
     "ints": {str(n): id(n) for n in [0, 1, -1, 2**30 - 1, 2**30, -(2**30), 2**60, 2**63 - 1, -(2**63), 2**63, 2**64, 2**200]},
-    "interned": names("number", "block_id", "some_attribute_only_here", "name", "__init__", "alpha", "LIMIT", "method"),
+    "interned": names("number", "block_id", "some_attribute_only_here", "name", "__init__", "alpha", "LIMIT", "method", "wide_57"),
     "deque": id(collections.deque),
     "none": id(None),
+    "call": id(call),
+    "keywords": id(keywords),
+    "result": id(result),
     "big_dict": None,
 }
 big = {"key%d" % i: i for i in range(70000)}

@@ -1,8 +1,20 @@
 //! Hand-made streams: frames as a live session would make them, on a clock of two cycles a nanosecond.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(unused_imports, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::needless_for_each,
+    clippy::too_many_lines,
+    reason = "short calls read better, and a story is told at a stretch"
+)]
 
-use std::collections::{BTreeMap, HashMap};
+pub(crate) mod encode;
+pub(crate) mod server;
+pub(crate) mod story;
+pub(crate) mod tables;
+
+use std::collections::HashMap;
 use std::path::Path;
 
 use profilemate::capture::frame::{KIND_NOTE, KIND_RECORD, KIND_TICK};
@@ -10,7 +22,11 @@ use profilemate::capture::{Options, Outcome, Pipeline};
 use profilemate::event::{
     Counters, Field, Method, Note, Process, Program, Session, Shape, SlotCounters,
 };
-use profilemate_common::record::{self, Fields, MethodCalled};
+use profilemate_common::record::{self, MethodCalled};
+
+use encode::encode;
+pub(crate) use encode::join;
+pub(crate) use tables::Tables;
 
 /// `CLOCK_MONOTONIC` at the start of every stream.
 pub(crate) const START_NS: u64 = 1_000_000_000_000;
@@ -321,127 +337,4 @@ pub(crate) struct Who {
     pub(crate) pid: u32,
     pub(crate) tid: u32,
     pub(crate) page: u16,
-}
-
-/// A finished session folder.
-pub(crate) struct Tables {
-    pub(crate) outcome: Outcome,
-    pub(crate) folder: tempfile::TempDir,
-}
-
-impl Tables {
-    /// The text of a file.
-    pub(crate) fn text(&self, file: &str) -> String {
-        std::fs::read_to_string(self.outcome.folder.join(file)).unwrap()
-    }
-
-    /// The rows of a table, by column.
-    pub(crate) fn rows(&self, table: &str) -> Vec<BTreeMap<String, String>> {
-        let mut reader =
-            csv::Reader::from_path(self.outcome.folder.join(format!("{table}.csv"))).unwrap();
-        reader.deserialize().map(|row| row.unwrap()).collect()
-    }
-
-    /// Some columns of a table, one line a row, cells separated by `|`.
-    pub(crate) fn columns(&self, table: &str, columns: &[&str]) -> Vec<String> {
-        let line = |row: &BTreeMap<String, String>| {
-            columns
-                .iter()
-                .map(|&column| row[column].as_str())
-                .collect::<Vec<_>>()
-                .join("|")
-        };
-        self.rows(table).iter().map(line).collect()
-    }
-
-    /// A JSON file.
-    pub(crate) fn json(&self, file: &str) -> serde_json::Value {
-        serde_json::from_str(&self.text(file)).unwrap()
-    }
-
-    /// Status and reason of a table's coverage.
-    pub(crate) fn coverage(&self, table: &str) -> (String, String) {
-        let coverage = &self.json("metadata.json")["tables"][table]["coverage"];
-        let text = |key: &str| coverage[key].as_str().unwrap().to_owned();
-        (text("status"), text("reason"))
-    }
-}
-
-fn encode(names: &[&str], values: &Values) -> (Fields, Vec<u8>) {
-    let mut fields = Fields {
-        status: [record::STATUS_UNSET; record::FIELDS],
-        values: [0; record::FIELDS],
-    };
-    let mut blob = Vec::new();
-    for (name, value) in values {
-        let index = names
-            .iter()
-            .position(|other| other == name)
-            .unwrap_or_else(|| panic!("no field `{name}`"));
-        let (status, bits) = put(value, None, &mut blob);
-        fields.status[index] = status;
-        fields.values[index] = bits;
-    }
-    (fields, blob)
-}
-
-fn put(value: &V, total: Option<u32>, blob: &mut Vec<u8>) -> (u8, u64) {
-    let offset = blob.len() as u64;
-    let status = if total.is_some() {
-        record::STATUS_TRUNCATED
-    } else {
-        record::STATUS_OK
-    };
-    let head = |len: usize, blob: &mut Vec<u8>| {
-        blob.extend((len as u32).to_ne_bytes());
-        blob.extend(total.unwrap_or(len as u32).to_ne_bytes());
-    };
-    match value {
-        V::Int(value) => return (record::STATUS_OK, *value as u64),
-        V::Bool(value) => return (record::STATUS_OK, u64::from(*value)),
-        V::Float(value) => return (record::STATUS_OK, value.to_bits()),
-        V::None => return (record::STATUS_NONE, 0),
-        V::Absent(status) => return (*status, 0),
-        V::Cut(value, total) => return put(value, Some(*total), blob),
-        V::Str(text) => string(text, blob),
-        V::Ints(items) => {
-            head(items.len(), blob);
-            items
-                .iter()
-                .for_each(|item| blob.extend(item.to_ne_bytes()));
-        }
-        V::Addresses(items) => {
-            head(items.len(), blob);
-            items
-                .iter()
-                .for_each(|item| blob.extend(item.to_ne_bytes()));
-        }
-        V::Strs(items) => {
-            head(items.len(), blob);
-            items.iter().for_each(|item| string(item, blob));
-        }
-        V::Pairs(items) => {
-            head(items.len(), blob);
-            for (key, item) in items {
-                blob.extend(key.to_ne_bytes());
-                blob.extend(item.to_ne_bytes());
-            }
-        }
-    }
-    (status, offset)
-}
-
-fn string(text: &str, blob: &mut Vec<u8>) {
-    let mut bytes = [0; record::STRING_SIZE];
-    bytes[0] = text.len() as u8;
-    bytes[1..=text.len()].copy_from_slice(text.as_bytes());
-    blob.extend(bytes);
-}
-
-/// The bytes of a record.
-pub(crate) fn join(head: &MethodCalled, fields: &Fields, blob: &[u8]) -> Vec<u8> {
-    let mut bytes = bytemuck::bytes_of(head).to_vec();
-    bytes.extend(bytemuck::bytes_of(fields));
-    bytes.extend(blob);
-    bytes
 }

@@ -11,6 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use super::elf;
 use super::maps::{self, Mapping};
+use super::symbols::{REQUIRED, Symbols, WANTED};
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,77 +42,6 @@ impl Version {
     }
 }
 
-macro_rules! symbols {
-    ($($(#[doc = $doc:literal])* $field:ident = $name:literal,)*) => {
-        /// Addresses of the interpreter's symbols in the process.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Symbols {
-            $($(#[doc = $doc])* pub $field: u64,)*
-            /// `Py_Version`, 0 before 3.11.
-            pub version: u64,
-            /// `_Py_HashSecret`, 0 if not exported: names are then found by scanning.
-            pub hash_secret: u64,
-        }
-
-        const REQUIRED: &[&str] = &[$($name),*];
-        const WANTED: &[&str] = &[$($name,)* "Py_Version", "_Py_HashSecret"];
-
-        impl Symbols {
-            fn from_image(image: &elf::Image, bias: u64) -> Self {
-                let at = |name| image.symbols.get(name).map_or(0, |value| bias.wrapping_add(*value));
-                Self { $($field: at($name),)* version: at("Py_Version"), hash_secret: at("_Py_HashSecret") }
-            }
-        }
-    };
-}
-
-symbols! {
-    /// `_PyRuntime`.
-    runtime = "_PyRuntime",
-    /// `_Py_NoneStruct`.
-    none = "_Py_NoneStruct",
-    /// `_Py_TrueStruct`.
-    true_ = "_Py_TrueStruct",
-    /// `_Py_FalseStruct`.
-    false_ = "_Py_FalseStruct",
-    /// `PyType_Type`.
-    type_type = "PyType_Type",
-    /// `PyFunction_Type`.
-    type_function = "PyFunction_Type",
-    /// `PyCode_Type`.
-    type_code = "PyCode_Type",
-    /// `PyCell_Type`.
-    type_cell = "PyCell_Type",
-    /// `PyModule_Type`.
-    type_module = "PyModule_Type",
-    /// `PyLong_Type`.
-    type_int = "PyLong_Type",
-    /// `PyFloat_Type`.
-    type_float = "PyFloat_Type",
-    /// `PyUnicode_Type`.
-    type_str = "PyUnicode_Type",
-    /// `PyBytes_Type`.
-    type_bytes = "PyBytes_Type",
-    /// `PyTuple_Type`.
-    type_tuple = "PyTuple_Type",
-    /// `PyList_Type`.
-    type_list = "PyList_Type",
-    /// `PyDict_Type`.
-    type_dict = "PyDict_Type",
-    /// `PySet_Type`.
-    type_set = "PySet_Type",
-    /// `PyFrozenSet_Type`.
-    type_frozenset = "PyFrozenSet_Type",
-    /// `PyStaticMethod_Type`.
-    type_staticmethod = "PyStaticMethod_Type",
-    /// `PyClassMethod_Type`.
-    type_classmethod = "PyClassMethod_Type",
-    /// `PyProperty_Type`.
-    type_property = "PyProperty_Type",
-    /// `PyMemberDescr_Type`.
-    type_member = "PyMemberDescr_Type",
-}
-
 /// The interpreter of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interpreter {
@@ -125,6 +55,8 @@ pub struct Interpreter {
     pub build_id: Option<String>,
     /// Where the file's code is mapped.
     pub text: Vec<Range<u64>>,
+    /// Where its variables lie.
+    pub data: Vec<Range<u64>>,
     /// Addresses of its symbols.
     pub symbols: Symbols,
 }
@@ -290,22 +222,42 @@ fn examine(
     if free_threaded(version, &path, &symbols, memory) {
         return Err(IdentifyError::FreeThreaded { pid, version });
     }
-    let same_file = |other: &&Mapping| {
-        other.executable && other.inode == mapping.inode && other.path == mapping.path
+    let text = mapped(maps, mapping, |other| other.executable);
+    let mut data = mapped(maps, mapping, |other| other.writable);
+    // Variables without a value in the file (`.bss`) lie in the anonymous memory that follows it.
+    let end = data.iter().map(|range| range.end).max();
+    let follows = |other: &&Mapping| {
+        other.path.is_empty() && other.writable && Some(other.addresses.start) == end
     };
-    let text = maps
-        .iter()
-        .filter(same_file)
-        .map(|mapping| mapping.addresses.clone())
-        .collect();
+    data.extend(
+        maps.iter()
+            .find(follows)
+            .map(|other| other.addresses.clone()),
+    );
     Ok(Some(Interpreter {
         pid,
         version,
         path,
         build_id: image.build_id,
         text,
+        data,
         symbols,
     }))
+}
+
+/// Addresses of the mappings of the same file that are wanted.
+fn mapped(
+    maps: &[Mapping],
+    mapping: &Mapping,
+    wanted: impl Fn(&Mapping) -> bool,
+) -> Vec<Range<u64>> {
+    let same_file = |other: &&Mapping| {
+        other.inode == mapping.inode && other.path == mapping.path && wanted(other)
+    };
+    maps.iter()
+        .filter(same_file)
+        .map(|other| other.addresses.clone())
+        .collect()
 }
 
 /// The version by `Py_Version`, or, before 3.11, by the file's name. (`validate` checks it against `sys.hexversion`.)

@@ -2,8 +2,8 @@
 //!
 //! From 3.12 on the interpreter state leads to the dictionary of interned strings and the runtime to the table of
 //! statically allocated ones, and a name is one lookup in each. Before, the dictionary is a static variable without a
-//! symbol; there, and as a second source, names are harvested from where the interpreter itself put interned strings:
-//! code objects' names, class and module dictionaries, and the keys that instances share.
+//! symbol, found by its value. Where none of these can be read, names are harvested from where the interpreter itself
+//! put interned strings: code objects' names, class and module dictionaries, and the keys that instances share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -91,15 +91,11 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
         (objects.is_text(address, name) && objects.is_interned(address)).then_some(address)
     }
 
-    /// `interp->cached_objects.interned_strings`, each string its own value.
+    /// The dictionary of interned strings, each its own value.
     fn in_dictionary(&self, name: &str) -> Option<u64> {
         let layout = self.resolver.layout();
         let objects = self.resolver.objects();
-        let dict = objects.pointer(
-            layout
-                .interpreter
-                .checked_add(layout.offsets.interned.as_ref()?.interpreter)?,
-        )?;
+        let dict = objects.pointer(layout.interned?)?;
         let entry = objects.dict_lookup(dict, name)??;
         (entry.key == entry.value).then(|| self.confirm(entry.key, name))?
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// One mapping of a file.
+/// One mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
     /// Addresses.
@@ -11,15 +11,17 @@ pub(super) struct Mapping {
     pub(super) link: String,
     /// Whether it may be executed.
     pub(super) executable: bool,
+    /// Whether it may be written.
+    pub(super) writable: bool,
     /// Where in the file it begins, bytes.
     pub(super) offset: u64,
     /// The file's inode number.
     pub(super) inode: u64,
-    /// The file's path as the target's kernel shows it, in the target's mount namespace.
+    /// The file's path in the target's mount namespace; empty if the memory is anonymous.
     pub(super) path: String,
 }
 
-/// The file mappings in the text of a `maps` file. Lines that cannot be understood are passed over.
+/// The file and anonymous mappings in the text of a `maps` file. Lines that cannot be understood are passed over.
 pub(super) fn parse(text: &str) -> Vec<Mapping> {
     text.lines().filter_map(parse_line).collect()
 }
@@ -28,9 +30,9 @@ fn parse_line(line: &str) -> Option<Mapping> {
     let mut remaining = line;
     let mut next = || {
         let trimmed = remaining.trim_start_matches(' ');
-        let (field, after) = trimmed.split_once(' ')?;
+        let (field, after) = trimmed.split_once(' ').unwrap_or((trimmed, ""));
         remaining = after;
-        Some(field)
+        (!field.is_empty()).then_some(field)
     };
     let range = next()?;
     let permissions = next()?;
@@ -38,7 +40,7 @@ fn parse_line(line: &str) -> Option<Mapping> {
     let _device = next()?;
     let inode = next()?;
     let path = remaining.trim_start_matches(' ');
-    if !path.starts_with('/') {
+    if !path.is_empty() && !path.starts_with('/') {
         return None;
     }
     let (start, end) = range.split_once('-')?;
@@ -46,6 +48,7 @@ fn parse_line(line: &str) -> Option<Mapping> {
     Some(Mapping {
         link: range.to_owned(),
         executable: permissions.as_bytes().get(2) == Some(&b'x'),
+        writable: permissions.as_bytes().get(1) == Some(&b'w'),
         offset: u64::from_str_radix(offset, 16).ok()?,
         inode: inode.parse().ok()?,
         path: path.to_owned(),
@@ -65,7 +68,8 @@ mod tests {
                     garbage\n\
                     7fe78c985000-zz rw-p 00000000 00:00 0 /x\n";
         let maps = parse(text);
-        assert_eq!(maps.len(), 1);
+        assert_eq!(maps.len(), 2);
+        assert_eq!((maps[1].writable, maps[1].path.as_str()), (true, ""));
         assert_eq!(maps[0].addresses, 0x40_0000..0x42_2000);
         assert_eq!(maps[0].link, "00400000-00422000");
         assert!(maps[0].executable);

@@ -8,6 +8,7 @@
 //! The target may be hostile, may change while it is read, and may end at any moment. So every pointer is checked
 //! before it is believed, every loop and size is bounded, and a whole pass is bounded by [`memory::Snapshot`].
 
+pub mod function;
 pub mod identify;
 pub mod interned;
 pub mod layout;
@@ -15,14 +16,17 @@ pub mod memory;
 pub mod object;
 pub mod path;
 pub mod resolve;
+pub mod symbols;
 
 mod elf;
 mod hash;
 mod maps;
 
-pub use identify::{IdentifyError, Interpreter, Symbols, Version, identify};
+pub use function::{Argument, Binding, Function};
+pub use identify::{IdentifyError, Interpreter, Version, identify};
 pub use interned::Interned;
 pub use layout::{Layout, LayoutError, validate};
 pub use memory::{ProcessMemory, ReadBytes, Snapshot};
 pub use path::{CompileError, Compiled, Compiler, ProgramError, assemble};
-pub use resolve::{Binding, Function, ResolveError, Resolver};
+pub use resolve::{ResolveError, Resolver};
+pub use symbols::Symbols;

@@ -12,9 +12,11 @@
 mod attribute;
 mod collection;
 mod leaf;
+mod local;
 mod register;
 mod sequence;
 
+pub use local::LocalMachine;
 pub use register::{REGISTERS, Register};
 
 use crate::memory::Memory;
@@ -29,8 +31,10 @@ use crate::record::{
     STATUS_OK, STATUS_UNSET,
 };
 
-/// Steps of one event, at most. What is not reached keeps [`INITIAL_STATUS`].
+/// Steps of one part of a run.
 pub const STEPS: u32 = 80;
+/// Parts of one event's run, at most. What is not reached keeps [`INITIAL_STATUS`].
+pub const PARTS: u32 = 32;
 /// Status that every field must have before [`start`]: nothing was read for lack of room or steps.
 pub const INITIAL_STATUS: u8 = STATUS_NO_ROOM;
 /// Keyword arguments that are searched, at most.

@@ -4,7 +4,7 @@
 use profilemate_common::memory::Memory;
 
 use super::sample::{ENOUGH, Sample};
-use super::{Layout, VersionCache, offsets};
+use super::{Layout, VersionCache, offsets, variable};
 use crate::target::python::hash::HashKey;
 use crate::target::python::identify::{Interpreter, Version};
 use crate::target::python::memory::{ReadBytes, Snapshot};
@@ -88,6 +88,10 @@ fn check<M: ReadBytes>(
     if let Some(cache) = table.version_cache {
         checks.version_cache(&layout, cache)?;
     }
+    layout.interned = match &table.interned {
+        Some(interned) => layout.interpreter.checked_add(interned.interpreter),
+        None => variable::find_interned(&interpreter.data, memory, &layout),
+    };
     layout.kernel.type_deque = deque(&Objects::new(memory, &layout), &modules).unwrap_or(0);
     Ok(layout)
 }

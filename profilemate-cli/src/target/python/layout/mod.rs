@@ -6,7 +6,8 @@
 use profilemate_common::python::KernelLayout;
 
 use super::hash::HashKey;
-use super::identify::{Symbols, Version};
+use super::identify::Version;
+use super::symbols::Symbols;
 
 mod check;
 mod sample;
@@ -15,6 +16,7 @@ mod v3_11;
 mod v3_12;
 mod v3_13;
 mod v3_14;
+mod variable;
 
 pub use check::{LayoutError, validate};
 
@@ -50,7 +52,7 @@ pub struct Offsets {
 /// Where interned strings are kept.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InternedOffsets {
-    /// `PyInterpreterState.cached_objects.interned_strings`: a dictionary.
+    /// `PyInterpreterState.cached_objects.interned_strings`: points to a dictionary.
     pub interpreter: u64,
     /// `_PyRuntimeState.cached_objects.interned_strings`: a `_Py_hashtable_t` with the statically allocated ones.
     pub runtime: u64,
@@ -181,6 +183,9 @@ pub struct Layout {
     pub interpreter: u64,
     /// The interpreter's own vectorcall function for Python functions, which functions have unless someone changed it.
     pub default_vectorcall: u64,
+    /// Where the pointer to the dictionary of interned strings lies, if that is known: in the interpreter's state
+    /// (3.12+), or in a variable found by its value.
+    pub(super) interned: Option<u64>,
     /// The string hash, if it could be confirmed on a live string.
     pub(super) hash: Option<HashKey>,
     /// What the kernel side needs.
@@ -210,6 +215,7 @@ impl Layout {
             symbols,
             interpreter: 0,
             default_vectorcall: 0,
+            interned: None,
             hash: None,
             kernel,
         }

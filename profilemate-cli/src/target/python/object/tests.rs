@@ -8,10 +8,11 @@ use profilemate_common::python::{FLAG_DICT, FLAG_STR, FLAG_TUPLE, TYPE_FLAGS};
 use proptest::prelude::*;
 
 use super::Objects;
-use crate::target::python::identify::{Interpreter, Symbols, Version};
+use crate::target::python::identify::{Interpreter, Version};
 use crate::target::python::layout::{Layout, offsets, validate};
 use crate::target::python::memory::{ReadBytes, Snapshot, plausible};
 use crate::target::python::resolve::Resolver;
+use crate::target::python::symbols::Symbols;
 use crate::target::python::{Compiler, Function, Interned};
 
 /// Memory made of a few blocks.
@@ -309,7 +310,7 @@ proptest! {
     fn noise_is_never_taken_for_an_interpreter(seed: u64, numbers in 3u64..12, minor in 10u8..=14) {
         let noise = Noise { seed, numbers };
         let version = Version { minor, patch: Some(0) };
-        let interpreter = Interpreter { pid: 1, version, path: String::new(), build_id: None, text: Vec::new(), symbols: symbols() };
+        let interpreter = Interpreter { pid: 1, version, path: String::new(), build_id: None, text: Vec::new(), data: vec![0x20_0000..0x30_0000], symbols: symbols() };
         prop_assert!(validate(&interpreter, &noise).is_err());
         let resolver = Resolver::new(&noise, &layout(minor));
         prop_assert!(resolver.resolve("vllm.v1.core.sched.scheduler", "Scheduler.schedule").is_err());

@@ -31,9 +31,13 @@
 //! class need be known. Slots (`__slots__`) can only be found with the class: see [`Compiler::class_of`].
 
 mod compile;
+mod error;
 mod parse;
 mod program;
+mod syntax;
 
-pub use compile::{CompileError, Compiled, Compiler};
-pub use parse::{Element, Kind, ParseError, Path, Root, Step, parse};
+pub use compile::{Compiled, Compiler};
+pub use error::CompileError;
+pub use parse::{ParseError, parse};
 pub use program::{ProgramError, assemble};
+pub use syntax::{Element, Kind, Path, Root, Step};
