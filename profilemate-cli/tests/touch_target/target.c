@@ -123,12 +123,14 @@ static void call_function(struct function *f, uint64_t round) {
   check_seen(&seen, f->kind == RAISES ? 0 : EXPECTED(f, args + 1, nargsf, round * 17));
 }
 
+// With a self, which lies before the arguments as it mostly does, and without, as a function of a module is called.
 static void call_method(method entry, struct function *f, uint64_t round) {
-  uint64_t args[4] = {round, round + 1, round + 2, round + 3};
-  uint64_t registers[4] = {args[0], (uint64_t)(args + 1), round & 3, round * 17};
+  uint64_t args[4] = {round + 1, round + 2, round + 3, round + 4}, self = round & 4 ? 0 : args[0];
+  uint64_t registers[4] = {self, (uint64_t)(args + 1), round & 3, round * 17};
   struct seen seen;
   checked_call((void *)entry, registers, &seen, vectors);
-  check_seen(&seen, EXPECTED(f, args, (round & 3) + 1, round * 17));
+  uint64_t *whole = self ? args : args + 1;
+  check_seen(&seen, EXPECTED(f, whole, (round & 3) + (self ? 1 : 0), round * 17));
 }
 
 static void *caller(void *number) {
