@@ -28,6 +28,8 @@ pub(super) struct Workplace {
     pub(super) head: MethodCalled,
     fields: Fields,
     blob: [u8; BLOB_SIZE],
+    /// A string that begins at the blob's last word, which never occurs but which the verifier must believe in.
+    _beyond: [u8; STRING_SIZE],
 }
 
 /// Offset of the record.
@@ -126,9 +128,9 @@ impl Machine for KernelMachine {
 
     #[inline(always)]
     fn copy_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
-        let at = offset as usize & (BLOB_SIZE - STRING_SIZE);
+        let at = offset as usize & (BLOB_SIZE - 8);
         let length = length as u32 & (STRING_SIZE as u32 - 1);
-        // SAFETY: at most 63 bytes from the second byte of a 64-byte place within the blob.
+        // SAFETY: at most 63 bytes from the second byte of any word of the blob, so within blob and `_beyond`.
         let result = unsafe {
             generated::bpf_probe_read_user(self.place.add(BLOB_AT + at + 1).cast(), length, from as *const _)
         };

@@ -283,8 +283,11 @@ pub(super) fn decode(expect: &Expect, status: u8, value: u64, blob: &[u8]) -> Ex
         return Expect::Absent(status);
     }
     let at = value as usize;
-    let word = |at: usize| u64::from_ne_bytes(blob[at..at + 8].try_into().unwrap());
+    let word = |at: usize| blob.get(at..at + 8).map_or(u64::MAX, |word| u64::from_ne_bytes(word.try_into().unwrap()));
     let head = || (word(at) as u32, (word(at) >> 32) as u32);
+    if !matches!(expect, Expect::Bits(_) | Expect::Absent(_) | Expect::Text(_)) && head().0 > 2048 {
+        return Expect::Truncated(head().0, head().1);
+    }
     match expect {
         Expect::Bits(_) | Expect::Absent(_) => Expect::Bits(value),
         Expect::Text(_) => Expect::Text(text(at)),

@@ -1,7 +1,7 @@
 //! Collections: the items of a list, tuple, dictionary or set, one after the other into the blob.
 
 use super::leaf::start_bases;
-use super::{ATTRIBUTE, ITEM, LEAF, LEAF_STAGE_INT, LOAD, Machine, Next, Register, attribute};
+use super::{ATTRIBUTE, ITEM, LEAF_STAGE_INT, LOAD, Machine, Next, Register, attribute, leaf_stage};
 use crate::path::{
     CODE_ATTRIBUTE, ELEMENT_ATTRIBUTE, ELEMENT_LOAD, ITEMS, ITEMS_TOTAL, LEAF_BYTES, LEAF_KEY_INT, LEAF_STR, Op,
 };
@@ -113,7 +113,7 @@ pub(super) fn start<M: Machine>(machine: &mut M, op: &Op, elements: &Elements) -
     machine.set(Register::Stored, 0);
     machine.set(Register::Limit, limit);
     machine.set(Register::Total, elements.total.min(u64::from(u32::MAX)));
-    let leaf = LEAF + u64::from(op.leaf & 15);
+    let leaf = leaf_stage(op.leaf);
     let (item, after) = if op.leaf == LEAF_KEY_INT {
         (LEAF_STAGE_INT, LEAF_STAGE_INT)
     } else if op.element == ELEMENT_ATTRIBUTE {

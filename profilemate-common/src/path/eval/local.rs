@@ -79,7 +79,7 @@ impl<M: Memory> Machine for LocalMachine<M> {
     }
 
     fn copy_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
-        let at = (offset as usize & (BLOB_SIZE - STRING_SIZE)) + 1;
+        let at = (offset as usize & (BLOB_SIZE - 8)) + 1;
         for index in 0..length.min(STRING_SIZE as u64 - 1) {
             let Some(byte) = self.memory.read::<u8>(from.wrapping_add(index)) else {
                 return false;

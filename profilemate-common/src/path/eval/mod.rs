@@ -149,10 +149,10 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
     let mut pc = machine.get(Register::Pc);
     if stage == NEXT {
         pc = pc.wrapping_add(1);
-        if pc >= u64::from(program.op_count) || machine.get(Register::Field) >= FIELDS as u64 {
-            return false;
-        }
         machine.set(Register::Pc, pc);
+    }
+    if pc >= u64::from(program.op_count) || machine.get(Register::Field) >= FIELDS as u64 {
+        return false;
     }
     let op = &program.ops[pc as usize & (OPS - 1)];
     if stage == NEXT {
@@ -176,7 +176,7 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
         BASE => leaf::base(machine, op, layout, object),
         LEAF_STAGE_ADDRESS => Next::Value(object),
         LEAF_STAGE_IS_NONE => Next::Value(u64::from(object == layout.none)),
-        _ if object == layout.none => leaf::none(machine),
+        LEAF_STAGE_INT..=LEAF_STAGE_BYTES if object == layout.none => leaf::none(machine),
         LEAF_STAGE_INT => leaf::int(machine, layout, object),
         LEAF_STAGE_BOOL => leaf::bool(layout, object),
         LEAF_STAGE_FLOAT => leaf::float(machine, layout, object),
@@ -188,6 +188,12 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
     let stage = go_on(machine, op, layout, next);
     machine.set(Register::Stage, stage);
     true
+}
+
+/// The stage that reads the leaf `leaf`.
+#[inline(always)]
+fn leaf_stage(leaf: u8) -> u64 {
+    if leaf > LEAF_IS_NONE { UNKNOWN } else { LEAF + u64::from(leaf) }
 }
 
 /// Acts on what a step led to; the next step's stage. Each way leads only to ways further down.
@@ -274,7 +280,7 @@ const LEAF_STAGE_IS_NONE: u64 = LEAF + LEAF_IS_NONE as u64;
 fn entry_stage(op: &Op) -> u64 {
     let code = u64::from(op.code);
     if op.code == CODE_LEAF {
-        LEAF + u64::from(op.leaf & 15)
+        leaf_stage(op.leaf)
     } else if code > COLLECT {
         UNKNOWN
     } else {
@@ -309,7 +315,7 @@ fn finish<M: Machine>(machine: &mut M, value: u64, status: u8) -> u64 {
 /// Passes over one operation of a failed field.
 #[inline(always)]
 fn skip<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
-    if op.code < CODE_LEAF {
+    if op.code != CODE_LEAF && op.code != CODE_COLLECT {
         machine.set(Register::Pc, pc.wrapping_add(1));
         return Next::Stage(SKIP);
     }
