@@ -9,10 +9,20 @@ use profilemate::touch;
 
 /// Pythons of one minor version that are on this machine.
 fn pythons(minor: &str) -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let versions = std::fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten().flatten();
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let versions = std::fs::read_dir(home.join(".pyenv/versions"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut found: Vec<PathBuf> = versions
-        .filter(|version| version.file_name().to_string_lossy().starts_with(&format!("{minor}.")))
+        .filter(|version| {
+            version
+                .file_name()
+                .to_string_lossy()
+                .starts_with(&format!("{minor}."))
+        })
         .map(|version| version.path().join("bin/python3"))
         .collect();
     found.push(format!("/usr/bin/python{minor}").into());
@@ -29,7 +39,13 @@ fn the_helpers_tests_pass_on_the_tracers_page() {
     let mut ran = 0;
     for python in ["3.11", "3.12"].into_iter().flat_map(pythons) {
         let output = Command::new(&python)
-            .args(["-B", "-m", "unittest", "test_helper_calls", "test_helper_import"])
+            .args([
+                "-B",
+                "-m",
+                "unittest",
+                "test_helper_calls",
+                "test_helper_import",
+            ])
             .current_dir(&tests)
             .env("PROFILEMATE_TEST_PAGE", &page)
             .env("PROFILEMATE_TEST_STUBS", touch::method_stub(0).to_string())

@@ -136,7 +136,11 @@ pub fn probe(path: &Path) -> Result<Interpreter, Error> {
     };
     let answer = ask(path).map_err(|error| {
         let late = error.kind() == io::ErrorKind::TimedOut;
-        unusable(if late { "it did not answer in time" } else { "it could not be run" })
+        unusable(if late {
+            "it did not answer in time"
+        } else {
+            "it could not be run"
+        })
     })?;
     let mut words = answer.trim_end().splitn(3, ' ');
     let mut number = || words.next()?.parse::<u32>().ok();

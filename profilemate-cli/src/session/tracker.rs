@@ -93,35 +93,54 @@ impl Tracker {
         for seen in &tree {
             self.meet(seen, now);
         }
-        let due: Vec<u32> =
-            self.processes.iter().filter(|(_, tracked)| tracked.next <= now).map(|(pid, _)| *pid).collect();
+        let due: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(_, tracked)| tracked.next <= now)
+            .map(|(pid, _)| *pid)
+            .collect();
         for pid in due {
             self.visit(pid, now);
         }
-        Ok(if self.processes.is_empty() { Progress::Ended } else { Progress::Going })
+        Ok(if self.processes.is_empty() {
+            Progress::Ended
+        } else {
+            Progress::Going
+        })
     }
 
     /// The plan for the processes that are there.
     pub fn plans(&self) -> Vec<ProcessPlan> {
-        self.processes.values().map(|tracked| tracked.plan.clone()).collect()
+        self.processes
+            .values()
+            .map(|tracked| tracked.plan.clone())
+            .collect()
     }
 
     /// Processes that are attached.
     pub fn attached(&self) -> usize {
-        self.processes.values().filter(|tracked| tracked.attachment.is_some()).count()
+        self.processes
+            .values()
+            .filter(|tracked| tracked.attachment.is_some())
+            .count()
     }
 
     /// Whether some process may yet be attached.
     pub fn hopeful(&self) -> bool {
         self.processes.values().any(|tracked| {
-            tracked.attachment.is_some() || tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing)
+            tracked.attachment.is_some()
+                || tracked
+                    .trouble
+                    .as_ref()
+                    .is_none_or(|trouble| trouble.passing)
         })
     }
 
     /// Whether a young process is there, which is worth frequent polls.
     pub fn young(&self) -> bool {
         self.processes.values().any(|tracked| {
-            tracked.since.elapsed() < YOUNG && (tracked.attachment.is_none() || !tracked.missing.is_empty())
+            tracked.since.elapsed() < YOUNG
+                && (tracked.attachment.is_none() || !tracked.missing.is_empty())
         })
     }
 
@@ -137,7 +156,8 @@ impl Tracker {
     }
 
     fn forget_ended(&mut self, tree: &[Seen]) {
-        let there: BTreeSet<(u32, u64)> = tree.iter().map(|seen| (seen.pid, seen.started)).collect();
+        let there: BTreeSet<(u32, u64)> =
+            tree.iter().map(|seen| (seen.pid, seen.started)).collect();
         let gone: Vec<u32> = self
             .processes
             .iter()
@@ -149,7 +169,11 @@ impl Tracker {
                 log::info!("process {pid} ended");
                 if tracked.noted.is_some() {
                     let at_ns = clock::monotonic_ns();
-                    self.notes.send(Note::ProcessEnded { pid, at_ns, reason: "it ended".to_owned() });
+                    self.notes.send(Note::ProcessEnded {
+                        pid,
+                        at_ns,
+                        reason: "it ended".to_owned(),
+                    });
                 }
             }
         }
@@ -159,7 +183,10 @@ impl Tracker {
         let executable = std::fs::read_link(format!("/proc/{}/exe", seen.pid))
             .map(|path| path.display().to_string())
             .unwrap_or_default();
-        let tracked = self.processes.entry(seen.pid).or_insert_with(|| Tracked::new(seen, now));
+        let tracked = self
+            .processes
+            .entry(seen.pid)
+            .or_insert_with(|| Tracked::new(seen, now));
         tracked.seen = seen.clone();
         // The first look, or another program runs in it now. A process that is ending has no executable any more.
         if !executable.is_empty() && tracked.executable != executable {
@@ -174,12 +201,19 @@ impl Tracker {
 
     fn visit(&mut self, pid: u32, now: Instant) {
         let engines = self.engines_below(pid);
-        let Some(mut tracked) = self.processes.remove(&pid) else { return };
+        let Some(mut tracked) = self.processes.remove(&pid) else {
+            return;
+        };
         if tracked.attachment.is_none() {
             self.inherit(&mut tracked);
         }
         let wants = tracked.attachment.is_none() || !tracked.missing.is_empty();
-        if wants && tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing) {
+        if wants
+            && tracked
+                .trouble
+                .as_ref()
+                .is_none_or(|trouble| trouble.passing)
+        {
             tracked.trouble = self.attach(&mut tracked, engines, now).err();
             if let Some(trouble) = &mut tracked.trouble {
                 trouble.passing &= tracked.since.elapsed() < PATIENCE || tracked.runtime.is_some();
@@ -192,7 +226,12 @@ impl Tracker {
             }
         }
         tracked.note(&self.notes);
-        tracked.next = now + if tracked.since.elapsed() < YOUNG { Duration::ZERO } else { SELDOM };
+        tracked.next = now
+            + if tracked.since.elapsed() < YOUNG {
+                Duration::ZERO
+            } else {
+                SELDOM
+            };
         self.processes.insert(pid, tracked);
     }
 
@@ -200,7 +239,8 @@ impl Tracker {
     fn engines_below(&self, pid: u32) -> bool {
         self.processes.values().any(|tracked| {
             let mut above = tracked.seen.parent;
-            let engine = role::title(&tracked.seen).is_some_and(|title| title.role == Role::EngineCore);
+            let engine =
+                role::title(&tracked.seen).is_some_and(|title| title.role == Role::EngineCore);
             for _ in 0..16 {
                 if above == pid {
                     return engine;
@@ -216,10 +256,17 @@ impl Tracker {
 
     /// A forked child of an attached process has its page, probe and redirected pointers already.
     fn inherit(&self, tracked: &mut Tracked) {
-        let parent = self.processes.get(&tracked.seen.parent).and_then(|parent| parent.attachment.as_ref());
+        let parent = self
+            .processes
+            .get(&tracked.seen.parent)
+            .and_then(|parent| parent.attachment.as_ref());
         let Some(parent) = parent else { return };
         if let Ok(Some(attachment)) = parent.inherited(tracked.seen.pid) {
-            log::info!("process {} was forked from {} and is traced as it is", tracked.seen.pid, tracked.seen.parent);
+            log::info!(
+                "process {} was forked from {} and is traced as it is",
+                tracked.seen.pid,
+                tracked.seen.parent
+            );
             let parent = &self.processes[&tracked.seen.parent];
             tracked.plan = ProcessPlan {
                 technique: Technique::MethodProbes,
@@ -234,12 +281,19 @@ impl Tracker {
         }
     }
 
-    fn attach(&mut self, tracked: &mut Tracked, engine_below: bool, now: Instant) -> Result<(), Trouble> {
+    fn attach(
+        &mut self,
+        tracked: &mut Tracked,
+        engine_below: bool,
+        now: Instant,
+    ) -> Result<(), Trouble> {
         let pid = tracked.seen.pid;
         if tracked.runtime.is_none() {
             tracked.runtime = Some(Rc::new(Runtime::open(pid)?));
         }
-        let Some(runtime) = tracked.runtime.clone() else { return Ok(()) };
+        let Some(runtime) = tracked.runtime.clone() else {
+            return Ok(());
+        };
         let runtime = &*runtime;
         let vllm = look::imported_version(runtime);
         let role = tracked.role(runtime, engine_below, now)?;
@@ -257,19 +311,34 @@ impl Tracker {
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
         if found.ready.is_empty() && first {
-            return Err(Trouble::passing(Exit::NoTarget, "none of the methods' modules is imported"));
+            return Err(Trouble::passing(
+                Exit::NoTarget,
+                "none of the methods' modules is imported",
+            ));
         }
         let has_page = MarkerPage::find(pid).ok().flatten().is_some();
         tracked.plan.technique = look::technique(runtime, &self.options, has_page);
         if let Some(reason) = tracked.plan.technique.reason() {
-            let passing = matches!(tracked.plan.technique, Technique::Wait(_)) && tracked.since.elapsed() < PATIENCE;
-            let exit = if self.options.touch == Touch::None { Exit::Done } else { Exit::Unsupported };
-            return Err(Trouble { exit, reason: reason.to_owned(), hint: None, passing });
+            let passing = matches!(tracked.plan.technique, Technique::Wait(_))
+                && tracked.since.elapsed() < PATIENCE;
+            let exit = if self.options.touch == Touch::None {
+                Exit::Done
+            } else {
+                Exit::Unsupported
+            };
+            return Err(Trouble {
+                exit,
+                reason: reason.to_owned(),
+                hint: None,
+                passing,
+            });
         }
         if found.ready.is_empty() {
             return Ok(());
         }
-        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
         let mut context = Context {
             kernel,
             links: &mut self.links,
@@ -281,19 +350,36 @@ impl Tracker {
             // Opened anew: an interpreter that was only starting has types now that it had not then.
             let runtime = &Runtime::open(pid)?;
             if self.next_page >= PAGES {
-                return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
+                return Err(Trouble::lasting(
+                    Exit::Failed,
+                    format!("more than {PAGES} processes are attached"),
+                ));
             }
-            tracked.attachment = Some(Attachment::begin(pid, runtime, self.next_page, &mut context)?);
+            tracked.attachment = Some(Attachment::begin(
+                pid,
+                runtime,
+                self.next_page,
+                &mut context,
+            )?);
             self.next_page += 1;
             tracked.note(&self.notes);
         }
-        let Some(attachment) = &mut tracked.attachment else { return Ok(()) };
+        let Some(attachment) = &mut tracked.attachment else {
+            return Ok(());
+        };
         let refused = attachment.bind(&found.ready, &mut context)?;
-        log::info!("process {pid}: {} methods bound", found.ready.len() - refused.len());
+        log::info!(
+            "process {pid}: {} methods bound",
+            found.ready.len() - refused.len()
+        );
         tracked.plan.refuse(&refused);
         for method in tracked.plan.methods.iter().filter(|_| first) {
             if let MethodState::Unbound(reason) = &method.state {
-                self.notes.send(Note::Unbound { pid, method: method.id.clone(), reason: reason.clone() });
+                self.notes.send(Note::Unbound {
+                    pid,
+                    method: method.id.clone(),
+                    reason: reason.clone(),
+                });
             }
         }
         Ok(())
@@ -303,7 +389,11 @@ impl Tracker {
     pub fn report(&self) {
         let at_ns = clock::monotonic_ns();
         for tracked in self.processes.values() {
-            if let Some(counters) = tracked.attachment.as_ref().and_then(|attachment| attachment.counters(at_ns)) {
+            if let Some(counters) = tracked
+                .attachment
+                .as_ref()
+                .and_then(|attachment| attachment.counters(at_ns))
+            {
                 self.notes.send(Note::Counters(counters));
             }
         }
@@ -363,7 +453,12 @@ impl Tracked {
     }
 
     /// Part in vLLM: by title, else by what is imported and who is below.
-    fn role(&mut self, runtime: &Runtime, engine_below: bool, now: Instant) -> Result<Role, Trouble> {
+    fn role(
+        &mut self,
+        runtime: &Runtime,
+        engine_below: bool,
+        now: Instant,
+    ) -> Result<Role, Trouble> {
         if let Some(title) = role::title(&self.seen) {
             return Ok(title.role);
         }
@@ -380,7 +475,10 @@ impl Tracked {
         // Front ends import the scheduler too. One that starts an engine process does it soon.
         let since = *self.scheduler_since.get_or_insert(now);
         if now.duration_since(since) < IN_PROCESS {
-            return Err(Trouble::passing(Exit::NoTarget, "it may be a front end whose engine is only starting"));
+            return Err(Trouble::passing(
+                Exit::NoTarget,
+                "it may be a front end whose engine is only starting",
+            ));
         }
         Ok(role)
     }

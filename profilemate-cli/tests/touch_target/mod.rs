@@ -13,7 +13,10 @@ pub(crate) fn is_root() -> bool {
     // SAFETY: the call takes nothing and cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        assert!(std::env::var_os("PROFILEMATE_REQUIRE_ROOT").is_none(), "root is required");
+        assert!(
+            std::env::var_os("PROFILEMATE_REQUIRE_ROOT").is_none(),
+            "root is required"
+        );
         println!("skipped: needs root");
     }
     root
@@ -48,15 +51,31 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn start() -> Self {
-        let mut child =
-            Command::new(executable()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(executable())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let commands = child.stdin.take();
         let mut replies = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         replies.read_line(&mut line).unwrap();
-        let numbers: Vec<u64> = line.split_ascii_whitespace().skip(1).map(|word| word.parse().unwrap()).collect();
-        let [functions, stride, original] = numbers[..] else { panic!("odd greeting: {line}") };
-        Self { child, commands, replies, functions, stride, original }
+        let numbers: Vec<u64> = line
+            .split_ascii_whitespace()
+            .skip(1)
+            .map(|word| word.parse().unwrap())
+            .collect();
+        let [functions, stride, original] = numbers[..] else {
+            panic!("odd greeting: {line}")
+        };
+        Self {
+            child,
+            commands,
+            replies,
+            functions,
+            stride,
+            original,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -81,7 +100,10 @@ impl Target {
             function: self.function(index),
             vectorcall_address: self.function(index) + 128,
             expected: self.original,
-            version: Some(VersionWrite { address: self.function(index) + 8, value: 0 }),
+            version: Some(VersionWrite {
+                address: self.function(index) + 8,
+                value: 0,
+            }),
             version_cache: None,
             mode,
             skip: 0,
@@ -99,7 +121,11 @@ impl Target {
         writeln!(self.commands.as_mut().unwrap(), "{command}").unwrap();
         let mut line = String::new();
         self.replies.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the target has died at `{command}`: {:?}", self.child.try_wait());
+        assert!(
+            !line.is_empty(),
+            "the target has died at `{command}`: {:?}",
+            self.child.try_wait()
+        );
         line.trim_end().to_owned()
     }
 
