@@ -59,8 +59,8 @@ mod x86_64 {
     use core::mem::offset_of;
 
     use profilemate_common::page::{
-        CODE_SIZE, Head, MODE_COUNT, MODE_ENTRY, MODE_RETURN, MODE_SKIP, SLOT_OFFSET, SLOT_STRIDE, SLOTS, SWAP_OFFSET,
-        SWAPS, Slot, Swap,
+        CODE_SIZE, Head, MODE_COUNT, MODE_ENTRY, MODE_RETURN, MODE_SKIP, SLOT_OFFSET, SLOT_STRIDE,
+        SLOTS, SWAP_OFFSET, SWAPS, Slot, Swap,
     };
 
     core::arch::global_asm!(
@@ -256,6 +256,10 @@ mod x86_64 {
 
 /// The code of the page.
 #[cfg(target_arch = "x86_64")]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "other architectures have no code yet"
+)]
 pub(super) fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
     Ok(x86_64::bytes())
 }
@@ -263,7 +267,9 @@ pub(super) fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
 /// The code of the page.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
-    Err(Error::Architecture { missing: "the code of the marker page" })
+    Err(Error::Architecture {
+        missing: "the code of the marker page",
+    })
 }
 
 /// Whether `found` is our code. The bytes of the mark's nops are left out: a uprobe puts its breakpoint there.
@@ -282,7 +288,10 @@ mod tests {
     fn both_nops_lie_at_the_offsets_that_the_links_use() {
         let code = bytes().unwrap();
         assert_eq!(code[MARK_NOP1_OFFSET], 0x90);
-        assert_eq!(code[MARK_NOP5_OFFSET..MARK_END], [0x0f, 0x1f, 0x44, 0x00, 0x00]);
+        assert_eq!(
+            code[MARK_NOP5_OFFSET..MARK_END],
+            [0x0f, 0x1f, 0x44, 0x00, 0x00]
+        );
         assert_eq!(code[MARK_END], 0xc3, "the mark returns at once");
     }
 
@@ -299,8 +308,16 @@ mod tests {
                 jumps += i32::from(opcode == 0xe9);
             }
         }
-        assert_eq!((calls, jumps), (2, 0), "one call before and one after the original");
-        assert_eq!(code[MARK_NOP1_OFFSET - 1], 0xcc, "nothing falls into the mark");
+        assert_eq!(
+            (calls, jumps),
+            (2, 0),
+            "one call before and one after the original"
+        );
+        assert_eq!(
+            code[MARK_NOP1_OFFSET - 1],
+            0xcc,
+            "nothing falls into the mark"
+        );
     }
 
     #[test]

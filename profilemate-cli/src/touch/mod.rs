@@ -25,5 +25,8 @@ pub use check::check;
 pub use code::{MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, method_stub, vectorcall_stub};
 pub use error::Error;
 pub use page::MarkerPage;
-pub use redirect::{Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore, restore_all};
+pub use redirect::{
+    Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore,
+    restore_all,
+};
 pub use swap::{Outcome, SwapRequest, Width, swap};
