@@ -1,6 +1,7 @@
 //! The C target of the touch tests, compiled on the fly and told what to do line by line.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 mod root;
 
