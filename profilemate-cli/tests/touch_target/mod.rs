@@ -13,7 +13,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use profilemate::sys::vm;
-use profilemate::touch::{MarkerPage, Redirect, VersionWrite};
+use profilemate::touch::{MarkerPage, Redirect, Redirected, Refusal, VersionWrite};
+use profilemate_common::page::Slot;
 
 fn executable() -> PathBuf {
     static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -145,4 +146,22 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The slots of functions that were all redirected.
+pub(crate) trait Slots {
+    fn all_slots(self) -> Vec<u8>;
+}
+
+impl Slots for Vec<Result<Redirected, Refusal>> {
+    fn all_slots(self) -> Vec<u8> {
+        self.into_iter()
+            .map(|result| result.unwrap().slot)
+            .collect()
+    }
+}
+
+/// One slot's data.
+pub(crate) fn slot(page: &MarkerPage, number: u8) -> Slot {
+    page.slots().unwrap()[usize::from(number)]
 }
