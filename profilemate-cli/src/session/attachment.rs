@@ -31,7 +31,6 @@ pub struct Attachment {
 struct Bound {
     slot: u8,
     function: u64,
-    mode: Mode,
 }
 
 /// What binding needs beside the process itself.
@@ -54,10 +53,11 @@ impl Attachment {
         pid: u32,
         runtime: &Runtime,
         index: u16,
+        held: &[&MarkerPage],
         context: &mut Context<'_>,
     ) -> Result<Self, Trouble> {
         let original = runtime.layout.default_vectorcall;
-        let (page, undone) = MarkerPage::acquire(pid, original)?;
+        let (page, undone) = MarkerPage::acquire(pid, original, held)?;
         if undone.restored + undone.already + undone.left > 0 {
             log::info!(
                 "process {pid}: put back {} functions that an earlier tracer left",
@@ -114,6 +114,11 @@ impl Attachment {
         }))
     }
 
+    /// The page.
+    pub fn page(&self) -> &MarkerPage {
+        &self.page
+    }
+
     /// Index of the page.
     pub fn index(&self) -> u16 {
         self.index
@@ -144,11 +149,7 @@ impl Attachment {
                     let mode = ready.method.events.mode();
                     self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
-                    self.bound.push(Bound {
-                        slot: redirected.slot,
-                        function: request.function,
-                        mode,
-                    });
+                    self.bound.push(Bound { slot: redirected.slot, function: request.function });
                 }
                 Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
             }
@@ -297,14 +298,6 @@ impl Attachment {
             || Trouble::lasting(Exit::Failed, "not restored"),
             Trouble::from,
         ))
-    }
-
-    /// The modes that its slots have, for tests and messages.
-    pub fn modes(&self) -> Vec<(u8, Mode)> {
-        self.bound
-            .iter()
-            .map(|bound| (bound.slot, bound.mode))
-            .collect()
     }
 }
 

@@ -257,14 +257,3 @@ pub fn role_by_modules(runtime: &Runtime) -> Role {
         Role::Worker
     }
 }
-
-/// Whether the process has imported a model runner: an engine that has it runs here, not in a child.
-pub fn runs_models(runtime: &Runtime) -> bool {
-    let resolver = Resolver::new(&runtime.memory, &runtime.layout);
-    !resolver
-        .imported(&[
-            "vllm.v1.worker.gpu_model_runner",
-            "vllm.v1.worker.gpu.model_runner",
-        ])
-        .is_empty()
-}

@@ -27,7 +27,7 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
-const IN_PROCESS: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// Follows the processes of a target.
 pub struct Tracker {
@@ -47,6 +47,8 @@ struct Tracked {
     seen: Seen,
     executable: String,
     since: Instant,
+    /// Not visited yet since it appeared or another program was started in it.
+    fresh: bool,
     next: Instant,
     runtime: Option<Rc<Runtime>>,
     scheduler_since: Option<Instant>,
@@ -195,6 +197,7 @@ impl Tracker {
             tracked.trouble = None;
             tracked.attachment = None;
             tracked.since = now;
+            tracked.fresh = true;
             tracked.next = now;
         }
     }
@@ -204,7 +207,8 @@ impl Tracker {
         let Some(mut tracked) = self.processes.remove(&pid) else {
             return;
         };
-        if tracked.attachment.is_none() {
+        if tracked.fresh {
+            tracked.fresh = false;
             self.inherit(&mut tracked);
         }
         let wants = tracked.attachment.is_none() || !tracked.missing.is_empty();
@@ -256,18 +260,11 @@ impl Tracker {
 
     /// A forked child of an attached process has its page, probe and redirected pointers already.
     fn inherit(&self, tracked: &mut Tracked) {
-        let parent = self
-            .processes
-            .get(&tracked.seen.parent)
-            .and_then(|parent| parent.attachment.as_ref());
-        let Some(parent) = parent else { return };
-        if let Ok(Some(attachment)) = parent.inherited(tracked.seen.pid) {
-            log::info!(
-                "process {} was forked from {} and is traced as it is",
-                tracked.seen.pid,
-                tracked.seen.parent
-            );
-            let parent = &self.processes[&tracked.seen.parent];
+        let child = tracked.seen.pid;
+        let parents = self.processes.values().filter_map(|parent| Some((parent, parent.attachment.as_ref()?)));
+        for (parent, attachment) in parents {
+            let Ok(Some(attachment)) = attachment.inherited(child) else { continue };
+            log::info!("process {child} was forked from {} and is traced as it is", parent.seen.pid);
             tracked.plan = ProcessPlan {
                 technique: Technique::MethodProbes,
                 python: parent.plan.python.clone(),
@@ -278,6 +275,7 @@ impl Tracker {
             };
             tracked.missing.clone_from(&parent.missing);
             tracked.attachment = Some(attachment);
+            return;
         }
     }
 
@@ -355,10 +353,13 @@ impl Tracker {
                     format!("more than {PAGES} processes are attached"),
                 ));
             }
+            let held: Vec<&MarkerPage> =
+                self.processes.values().filter_map(|other| Some(other.attachment.as_ref()?.page())).collect();
             tracked.attachment = Some(Attachment::begin(
                 pid,
                 runtime,
                 self.next_page,
+                &held,
                 &mut context,
             )?);
             self.next_page += 1;
@@ -441,6 +442,7 @@ impl Tracked {
             seen: seen.clone(),
             executable: String::new(),
             since: now,
+            fresh: true,
             next: now,
             runtime: None,
             scheduler_since: None,
@@ -469,16 +471,11 @@ impl Tracked {
         if role != Role::EngineCore {
             return Ok(role);
         }
-        if look::runs_models(runtime) {
-            return Ok(Role::EngineCore);
-        }
         // Front ends import the scheduler too. One that starts an engine process does it soon.
         let since = *self.scheduler_since.get_or_insert(now);
-        if now.duration_since(since) < IN_PROCESS {
-            return Err(Trouble::passing(
-                Exit::NoTarget,
-                "it may be a front end whose engine is only starting",
-            ));
+        let settled = now.duration_since(since) > SETTLED || self.seen.age().is_some_and(|age| age > SETTLED);
+        if !settled && !role::is_child(&self.seen) && !role::forbids_engine_process(self.seen.pid) {
+            return Err(Trouble::passing(Exit::NoTarget, "it may be a front end whose engine process is yet to come"));
         }
         Ok(role)
     }

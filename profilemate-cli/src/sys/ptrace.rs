@@ -117,9 +117,9 @@ pub fn resume(tid: u32, signal: i32) -> io::Result<()> {
     request(number::CONT, tid, 0, signal as usize).map(drop)
 }
 
-/// `PTRACE_SINGLESTEP`.
-pub fn step(tid: u32) -> io::Result<()> {
-    request(number::SINGLESTEP, tid, 0, 0).map(drop)
+/// `PTRACE_SINGLESTEP`, with a signal to deliver or 0.
+pub fn step(tid: u32, signal: i32) -> io::Result<()> {
+    request(number::SINGLESTEP, tid, 0, signal as usize).map(drop)
 }
 
 /// `PTRACE_DETACH`, with a signal to deliver or 0.

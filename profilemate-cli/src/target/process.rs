@@ -1,6 +1,7 @@
 //! The processes of a target: one tree per `--pid`, read from `/proc`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use procfs::process::Process as Proc;
 
@@ -19,6 +20,16 @@ pub struct Seen {
     pub command: String,
     /// `Z` or `X`: it has ended.
     pub ended: bool,
+}
+
+impl Seen {
+    /// How long ago the process was started; `None` where the clock cannot be read.
+    pub fn age(&self) -> Option<Duration> {
+        let text = std::fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = text.split_whitespace().next()?.parse().ok()?;
+        let started = self.started as f64 / procfs::ticks_per_second() as f64;
+        Duration::try_from_secs_f64(uptime - started).ok()
+    }
 }
 
 /// Why a process cannot be taken as a target.

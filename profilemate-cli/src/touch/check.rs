@@ -81,7 +81,7 @@ fn judge(pid: u32, status: &Status) -> Result<(), Error> {
     if status.tracer != 0 {
         return Err(Error::Traced {
             pid,
-            tracer: status.tracer,
+            tracer: process_of(status.tracer),
         });
     }
     if status.ignored & (1 << (libc::SIGTRAP - 1)) != 0 {
@@ -98,6 +98,15 @@ fn judge(pid: u32, status: &Status) -> Result<(), Error> {
             reason: "its mode is unknown",
         }),
     }
+}
+
+/// The process that a thread belongs to; the thread itself where that cannot be told.
+fn process_of(tid: u32) -> u32 {
+    let status = read_proc(tid, "status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+        .unwrap_or(tid)
 }
 
 /// A 32-bit program makes system calls by other numbers.
@@ -161,8 +170,8 @@ mod tests {
             Err(Error::KernelThread { .. })
         ));
         assert!(matches!(
-            judged("TracerPid:\t0", "TracerPid:\t9"),
-            Err(Error::Traced { tracer: 9, .. })
+            judged("TracerPid:\t0", "TracerPid:\t1"),
+            Err(Error::Traced { tracer: 1, .. })
         ));
         assert!(matches!(
             judged("1001000", "1001010"),

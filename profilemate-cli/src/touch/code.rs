@@ -297,6 +297,10 @@ mod x86_64 {
 
 /// The code of the page.
 #[cfg(target_arch = "x86_64")]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "other architectures have no code yet"
+)]
 pub fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
     Ok(x86_64::bytes())
 }

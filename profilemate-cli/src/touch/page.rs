@@ -32,28 +32,28 @@ pub struct MarkerPage {
 impl MarkerPage {
     /// Finds or makes the page of process `pid`, locks it, and puts back what a killed tracer left redirected.
     ///
-    /// `original` is the interpreter's own vectorcall function.
-    pub fn acquire(pid: u32, original: u64) -> Result<(Self, Restored), Error> {
+    /// `original` is the interpreter's own vectorcall function. `held` are the pages that this tracer holds already:
+    /// a forked child has its parent's page, and with it the parent's lock.
+    pub fn acquire(pid: u32, original: u64, held: &[&Self]) -> Result<(Self, Restored), Error> {
         let mut undone = Restored::default();
         let mut usable = None;
-        for page in Self::find_all(pid)? {
+        for found in Self::find_all(pid)? {
+            let relative = held.iter().find(|page| page.inode == found.inode);
+            let page = match relative {
+                Some(relative) => relative.inherited_by(pid)?.unwrap_or(found),
+                None => found,
+            };
             page.lock()?;
-            let restored = restore_all(&page)?;
-            undone.restored += restored.restored;
-            undone.already += restored.already;
-            undone.left += restored.left;
+            undone = undone.and(restore_all(&page)?);
             if usable.is_none() && page.current && page.original()? == original {
                 usable = Some(page);
             }
         }
-        let page = match usable {
-            Some(page) => page,
-            None => {
-                let page = Self::create(pid, original)?;
-                page.lock()?;
-                page
-            }
-        };
+        if let Some(page) = usable {
+            return Ok((page, undone));
+        }
+        let page = Self::create(pid, original)?;
+        page.lock()?;
         Ok((page, undone))
     }
 

@@ -92,6 +92,18 @@ pub struct Restored {
     pub left: usize,
 }
 
+impl Restored {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            restored: self.restored + other.restored,
+            already: self.already + other.already,
+            left: self.left + other.left,
+        }
+    }
+}
+
 /// A redirection on its way.
 struct Pending {
     index: usize,
@@ -119,9 +131,8 @@ pub fn redirect(
                 continue;
             }
         };
-        let (slot, was_redirected) = match slot_for(&slots, request) {
-            Some(found) => found,
-            None => continue,
+        let Some((slot, was_redirected)) = slot_for(&slots, request) else {
+            continue;
         };
         let entry = &mut slots[usize::from(slot)];
         // Counters go on from where they were: whoever shows them takes differences.
@@ -270,8 +281,13 @@ pub fn restore(page: &MarkerPage, slots: &[u8]) -> Result<Restored, Error> {
         let entry = journal
             .get(usize::from(*slot))
             .ok_or(Error::NoSuchSlot { slot: *slot })?;
-        if entry.function != 0 {
-            page.set_mode(*slot, MODE_OFF)?;
+        if entry.function == 0 {
+            continue;
+        }
+        page.set_mode(*slot, MODE_OFF)?;
+        // A slot with a callee belongs to the helper's C callable: no pointer of the function was changed, and the
+        // callable passes through the slot for as long as the process lives.
+        if entry.callee == 0 {
             taken.push((
                 *slot,
                 entry.function.wrapping_add(u64::from(entry.pointer_offset)),

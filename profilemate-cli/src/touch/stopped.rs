@@ -40,8 +40,8 @@ pub(super) enum Attempt {
 
 /// How a thread came to stand again.
 pub(super) enum Landing {
-    /// By the trap that was asked for.
-    Trap(Registers),
+    /// By the trap that was asked for, with this in `rax`.
+    Trap(u64),
     /// By a fault of its own, which it will not see.
     Fault,
 }
@@ -188,7 +188,7 @@ impl Stopped {
                 });
             }
         };
-        match landed.rax as i64 {
+        match landed as i64 {
             error @ -4095..0 => {
                 let source = io::Error::from_raw_os_error(-error as i32);
                 Err(Error::Injected {
@@ -197,7 +197,7 @@ impl Stopped {
                     source,
                 })
             }
-            _ => Ok(landed.rax),
+            _ => Ok(landed),
         }
     }
 
@@ -206,7 +206,7 @@ impl Stopped {
         let mut registers = self.saved;
         registers.rip = address;
         registers.orig_rax = u64::MAX;
-        self.run(registers, |tid| ptrace::resume(tid, 0))
+        self.run(registers, ptrace::resume)
     }
 
     /// There is no deadline here: a thread that runs our instructions must not be let go before it has left them.
@@ -214,7 +214,7 @@ impl Stopped {
     fn run(
         &mut self,
         registers: Registers,
-        go: impl Fn(u32) -> io::Result<()>,
+        go: impl Fn(u32, i32) -> io::Result<()>,
     ) -> Result<Landing, Error> {
         let tid = self.tid;
         let failed = |request| {
@@ -225,9 +225,11 @@ impl Stopped {
             }
         };
         ptrace::set_registers(tid, &registers).map_err(failed("set registers"))?;
+        let mut deliver = 0;
         loop {
             self.running = true;
-            go(tid).map_err(failed("resume"))?;
+            go(tid, deliver).map_err(failed("resume"))?;
+            deliver = 0;
             let stop = ptrace::wait_stop(tid).map_err(failed("wait"))?;
             self.running = false;
             let signal = match stop {
@@ -245,12 +247,15 @@ impl Stopped {
             self.at_signal = true;
             let info = ptrace::signal_info(tid).map_err(failed("get signal info"))?;
             let own = info.code() > 0 && SYNCHRONOUS.contains(&signal);
-            if !own {
+            if signal == libc::SIGSTOP {
+                // It cannot be blocked, runs no code, and must not be late: a SIGCONT may follow. The process stops
+                // now; this thread tells so by an event, and goes on for us alone.
+                deliver = signal;
+            } else if !own {
                 self.held.push(info);
             } else if signal == libc::SIGTRAP {
-                return ptrace::registers(tid)
-                    .map(Landing::Trap)
-                    .map_err(failed("get registers"));
+                let rax = ptrace::registers(tid).map(|registers| registers.rax);
+                return rax.map(Landing::Trap).map_err(failed("get registers"));
             } else {
                 return Ok(Landing::Fault);
             }
@@ -365,7 +370,7 @@ pub(super) enum Waits {
 pub(super) fn waits(number: u64, [third, fourth]: [u64; 2]) -> Waits {
     let limited = match number as i64 {
         // The time limit is an int in milliseconds; below 0 there is none.
-        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => fourth as i32 >= 0,
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (fourth as u32).cast_signed() >= 0,
         // The time limit is a timespec.
         libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => fourth != 0,
         libc::SYS_rt_sigtimedwait => third != 0,
