@@ -8,6 +8,17 @@ use serde_json::Value;
 
 use crate::{Guard, wait_for};
 
+/// The demo target's files.
+pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/demo");
+
+/// The truth that a demo target wrote, line by line.
+pub fn truth(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("truth");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .collect()
+}
+
 /// Pythons of `minor` ("3.12") found on this machine: on PATH, or installed by pyenv.
 pub fn python(minor: &str) -> Option<PathBuf> {
     let home = std::env::var("HOME").unwrap_or_default();

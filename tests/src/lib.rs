@@ -155,3 +155,30 @@ impl Session {
             .collect()
     }
 }
+
+/// The ledger must be exact: every pass through a probed instruction is delivered, lost or filtered. Gives the lost.
+pub fn assert_ledger_exact(session: &Session) -> u64 {
+    let ledger = &session.metadata["ledger"];
+    let number = |name: &str| {
+        ledger[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("ledger.{name} in {ledger}"))
+    };
+    assert_eq!(
+        number("fired"),
+        number("submitted") + number("lost") + number("filtered"),
+        "{ledger}"
+    );
+    assert_eq!(number("received"), number("submitted"), "{ledger}");
+    let errors = &session.metadata["events"]["decode_errors"];
+    assert_eq!(errors.as_u64(), Some(0), "{}", session.metadata["events"]);
+    number("lost")
+}
+
+/// As [`assert_ledger_exact`], and the pages' own counts agree. Only where the target outlives the session: the page
+/// of a process that has ended can no longer be read.
+pub fn assert_marks_exact(session: &Session) -> u64 {
+    let ledger = &session.metadata["ledger"];
+    assert_eq!(ledger["page_marks"], ledger["fired"], "{ledger}");
+    assert_ledger_exact(session)
+}

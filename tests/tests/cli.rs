@@ -115,7 +115,7 @@ fn the_demo_prints_its_session_folder_and_fills_the_tables() {
             session.metadata
         );
         assert_eq!(
-            session.metadata["tables"][table]["coverage"], "observed",
+            session.metadata["tables"][table]["coverage"]["status"], "observed",
             "{table}: {}",
             session.metadata
         );
@@ -127,7 +127,7 @@ fn the_demo_prints_its_session_folder_and_fills_the_tables() {
     ] {
         assert!(session.rows(table).is_empty());
         assert!(
-            session.metadata["tables"][table]["reason"]
+            session.metadata["tables"][table]["coverage"]["reason"]
                 .as_str()
                 .is_some_and(|reason| reason.len() > 10)
         );

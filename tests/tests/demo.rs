@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use profilemate_tests::demo::{self, Demo};
-use profilemate_tests::{Guard, Session, binary, root, wait_for};
+use profilemate_tests::{
+    Guard, Session, assert_ledger_exact, assert_marks_exact, binary, root, wait_for,
+};
 use serde_json::Value;
 
 fn tracer(pid: u32, output: &std::path::Path, more: &[&str]) -> Guard {
@@ -106,7 +108,87 @@ fn every_python_that_can_be_probed_gives_the_true_steps() {
             .filter(|row| row["event"] == "preempted")
             .count();
         assert!(preempted > 0, "{}", python.display());
+        assert_eq!(assert_ledger_exact(&session), 0, "{}", python.display());
     }
+}
+
+#[test]
+fn a_command_on_python_3_11_is_traced_through_the_helper() {
+    if !root() {
+        return;
+    }
+    let Some(python) = demo::python("3.11") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let truth = folder.path().join("truth.jsonl");
+    let output = folder.path().join("sessions");
+    let traced = Command::new(binary())
+        .args(["-q", "trace", "--output", output.to_str().unwrap(), "--"])
+        .arg(&python)
+        .args([
+            "-m",
+            "profilemate_demo",
+            "--seconds",
+            "5",
+            "--print-truth",
+            truth.to_str().unwrap(),
+        ])
+        .env("PYTHONPATH", demo::FOLDER)
+        .output()
+        .unwrap();
+    assert_eq!(
+        traced.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&traced.stderr)
+    );
+    let session = Session::only(&output);
+    assert!(
+        assert_steps_are_a_run_of(&session, &demo::truth(&truth)) > 100,
+        "{}",
+        session.metadata
+    );
+    assert!(
+        session
+            .metadata
+            .to_string()
+            .contains("\"technique\":\"helper\""),
+        "{}",
+        session.metadata
+    );
+}
+
+#[test]
+fn an_unprepared_python_3_11_is_told_what_can_be_done() {
+    if !root() {
+        return;
+    }
+    let Some(python) = demo::python("3.11") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let target = demo::start(&python, folder.path(), 4, &[]);
+    let output = folder.path().join("sessions");
+    let traced = Command::new(binary())
+        .args([
+            "trace",
+            "--pid",
+            &target.pid().to_string(),
+            "--duration",
+            "1s",
+            "--output",
+        ])
+        .arg(&output)
+        .output()
+        .unwrap();
+    assert_eq!(traced.status.code(), Some(5));
+    let text = String::from_utf8_lossy(&traced.stderr).into_owned();
+    assert!(
+        text.contains("3.11") && text.contains("trace -- CMD"),
+        "{text}"
+    );
+    target.finish(Duration::from_secs(40));
 }
 
 #[test]
@@ -118,12 +200,14 @@ fn the_generated_tokens_are_the_same_with_and_without_a_tracer() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let options = ["--requests", "40", "--seed", "7"];
+    let options = ["--requests", "250", "--seed", "7"];
     let (with, without) = (folder.path().join("with"), folder.path().join("without"));
     let target = demo::start(&python, &with, 20, &options);
-    let mut tracer = tracer(target.pid(), &folder.path().join("sessions"), &[]);
-    target.finish(Duration::from_secs(60));
-    tracer.wait(Duration::from_secs(10));
+    let output = folder.path().join("sessions");
+    let mut tracer = tracer(target.pid(), &output, &[]);
+    let truth = target.finish(Duration::from_secs(60));
+    assert_eq!(tracer.wait(Duration::from_secs(10)), 0);
+    assert!(assert_steps_are_a_run_of(&Session::only(&output), &truth) > 100);
     demo::start(&python, &without, 20, &options).finish(Duration::from_secs(60));
     assert_eq!(Demo::tokens(&with), Demo::tokens(&without));
 }
@@ -260,26 +344,19 @@ fn a_ring_that_is_too_small_loses_and_the_ledger_stays_exact() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 5, &["--no-gap"]);
+    let target = demo::start(&python, folder.path(), 15, &["--no-gap"]);
     let output = folder.path().join("sessions");
     let mut tracer = tracer(
         target.pid(),
         &output,
-        &["--duration", "3s", "--ring-size", "32K"],
+        &["--duration", "3s", "--ring-size", "4K"],
     );
     assert_eq!(tracer.wait(Duration::from_secs(20)), 0);
     let session = Session::only(&output);
-    let events = &session.metadata["events"];
-    let number = |name: &str| {
-        events[name]
-            .as_u64()
-            .unwrap_or_else(|| panic!("{name} in {events}"))
-    };
-    assert!(number("lost") > 0, "{events}");
-    assert_eq!(
-        number("fired"),
-        number("delivered") + number("lost") + number("filtered"),
-        "{events}"
+    assert!(
+        assert_marks_exact(&session) > 0,
+        "{}",
+        session.metadata["ledger"]
     );
     drop(target);
 }

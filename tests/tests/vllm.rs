@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use profilemate_tests::vllm::{self, Run};
-use profilemate_tests::{Guard, Row, Session, binary, root};
+use profilemate_tests::{Guard, Row, Session, assert_ledger_exact, binary, root};
 
 /// Runs the driver from its start under the tracer; both end by themselves.
 fn traced(version: &str, arguments: &[&str]) -> Option<(Run, Session)> {
@@ -194,29 +194,13 @@ fn assert_forwards_equal(run: &Run, session: &Session) {
     }
 }
 
-fn assert_ledger_exact(session: &Session) {
-    let events = &session.metadata["events"];
-    let number = |name: &str| {
-        events[name]
-            .as_u64()
-            .unwrap_or_else(|| panic!("events.{name} in {events}"))
-    };
-    assert_eq!(
-        number("fired"),
-        number("delivered") + number("lost") + number("filtered"),
-        "{events}"
-    );
-    assert_eq!(number("lost"), 0, "{events}");
-    assert_eq!(number("decode_errors"), 0, "{events}");
-}
-
 fn check(version: &str, arguments: &[&str]) -> Option<(Run, Session, usize)> {
     let (run, session) = traced(version, arguments)?;
     let steps = assert_steps_equal(&run, &session, false);
     assert_preemptions_equal(&run, &session);
     assert_evictions_equal(&run, &session);
     assert_forwards_equal(&run, &session);
-    assert_ledger_exact(&session);
+    assert_eq!(assert_ledger_exact(&session), 0);
     Some((run, session, steps))
 }
 
@@ -377,7 +361,7 @@ fn attached_in_mid_run_no_step_is_missing_from_the_first_full_one_on() {
         ],
     );
     profilemate_tests::wait_for("the engine", Duration::from_secs(200), || ready.exists());
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(500));
     let output = folder.path().join("sessions");
     let mut tracer = tracer(driver.pid(), &output, folder.path());
     let run = driver.finish();
@@ -394,7 +378,7 @@ fn attached_in_mid_run_no_step_is_missing_from_the_first_full_one_on() {
         steps < all && steps > all / 10,
         "attached in mid-run: {steps} of {all} steps"
     );
-    assert_ledger_exact(&session);
+    assert_eq!(assert_ledger_exact(&session), 0);
 }
 
 #[test]

@@ -184,6 +184,9 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
         ));
     }
     print::data(&done.folder.display().to_string());
+    if let Some(trouble) = done.nothing {
+        return Err(trouble.into());
+    }
     let incomplete = done.outcome.lost > 0 || !done.troubles.is_empty();
     Ok(if options.strict && incomplete {
         Exit::Incomplete
@@ -232,13 +235,8 @@ pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
     } else {
         replay.recording.clone()
     };
-    std::fs::create_dir_all(&replay.output).map_err(|error| {
-        Failure::new(
-            Exit::Output,
-            anyhow::Error::new(error).context(format!("cannot make `{}`", replay.output.display())),
-        )
-    })?;
-    let outcome = crate::capture::replay(&recording, &replay.output).map_err(|error| {
+    let (_, folder) = session::folder(&replay.output, "replay")?;
+    let outcome = crate::capture::replay(&recording, &folder).map_err(|error| {
         let exit = if matches!(error, crate::capture::Error::Sink(_)) {
             Exit::Output
         } else {

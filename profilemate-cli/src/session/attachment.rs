@@ -149,10 +149,46 @@ impl Attachment {
                     let mode = ready.method.events.mode();
                     self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
-                    self.bound.push(Bound { slot: redirected.slot, function: request.function });
+                    self.bound.push(Bound {
+                        slot: redirected.slot,
+                        function: request.function,
+                    });
                 }
                 Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
             }
+        }
+        Ok(refused)
+    }
+
+    /// Switches on the slots through which the helper's C callables already pass. Nothing is redirected.
+    pub fn bind_stand_ins(
+        &mut self,
+        ready: &[Ready],
+        context: &mut Context<'_>,
+    ) -> Result<Vec<(String, String)>, Trouble> {
+        let slots = self.page.slots()?;
+        let mut refused = Vec::new();
+        for ready in ready {
+            let callee = ready.function.address;
+            let Some(slot) = (0_u8..)
+                .zip(&slots)
+                .find(|(_, slot)| slot.callee == callee)
+                .map(|(slot, _)| slot)
+            else {
+                refused.push((
+                    ready.method.id.clone(),
+                    "the helper has no slot for it".to_owned(),
+                ));
+                continue;
+            };
+            let mode = ready.method.events.mode();
+            self.describe(ready, slot, mode, context)?;
+            self.page.set_skip(slot, self.layout.kernel.false_)?;
+            self.page.set_mode(slot, mode)?;
+            self.bound.push(Bound {
+                slot,
+                function: callee,
+            });
         }
         Ok(refused)
     }
@@ -299,6 +335,19 @@ impl Attachment {
             Trouble::from,
         ))
     }
+}
+
+/// The functions that C callables of the helper call, in the process's page if it has one.
+pub fn stand_ins(pid: u32) -> Option<Vec<u64>> {
+    let page = MarkerPage::find(pid).ok()??;
+    let slots = page.slots().ok()?;
+    Some(
+        slots
+            .iter()
+            .filter(|slot| slot.callee != 0)
+            .map(|slot| slot.callee)
+            .collect(),
+    )
 }
 
 /// What [`put_back`] found in one process.

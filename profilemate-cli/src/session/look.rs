@@ -60,8 +60,9 @@ pub struct Found {
     pub missing: Vec<Method>,
 }
 
-/// Looks for `wanted` methods in one process. With `vllm`, they are the catalogue's for that version.
-pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method]) -> Found {
+/// Looks for `wanted` methods in one process. Where callables of C stand in for functions (the helper's, on CPython
+/// 3.11), `stand_ins` are the functions that they call.
+pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method], stand_ins: Option<&[u64]>) -> Found {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
     let interned = Interned::new(&resolver);
     let mut found = Found {
@@ -73,7 +74,7 @@ pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method]) -> Found {
     found.plan.interpreter = Some(runtime.interpreter.path.clone());
     found.plan.vllm = resolver.package_version("vllm");
     for method in wanted {
-        let (plan, ready) = look_for(method, &resolver, &interned);
+        let (plan, ready) = look_for(method, &resolver, &interned, stand_ins);
         match plan.state {
             MethodState::NotImported => found.missing.push(method.clone()),
             MethodState::Ready | MethodState::Unbound(_) => {}
@@ -88,6 +89,7 @@ fn look_for(
     method: &Method,
     resolver: &Resolver<'_, ProcessMemory>,
     interned: &Interned<'_, '_, ProcessMemory>,
+    stand_ins: Option<&[u64]>,
 ) -> (MethodPlan, Option<Ready>) {
     let mut plan = MethodPlan {
         id: method.id.clone(),
@@ -98,8 +100,14 @@ fn look_for(
         fields: Vec::new(),
         reads: 0,
     };
-    let function = match resolver.resolve(&method.module, &method.qualname) {
+    let resolved = match stand_ins {
+        Some(functions) => resolver.resolve_among(&method.module, &method.qualname, functions),
+        None => resolver.resolve(&method.module, &method.qualname),
+    };
+    let function = match resolved {
         Ok(function) => function,
+        // The helper binds a module's methods a moment after its import.
+        Err(ResolveError::NotAFunction { .. }) if stand_ins.is_some() => return (plan, None),
         Err(ResolveError::NotImported { .. }) => return (plan, None),
         Err(error) => {
             plan.state = MethodState::Unbound(error.to_string());

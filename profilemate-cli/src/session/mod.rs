@@ -22,6 +22,7 @@ use crate::sys::clock;
 
 pub use attachment::{PutBack, put_back};
 pub use options::{Options, Wanted};
+pub use start::folder;
 pub use trouble::Trouble;
 
 use pump::Pump;
@@ -49,6 +50,8 @@ pub struct Finished {
     pub attached: usize,
     /// What could not be attached or put back: (pid, why).
     pub troubles: Vec<(u32, Trouble)>,
+    /// Nothing was attached at any time, and this is why.
+    pub nothing: Option<Trouble>,
 }
 
 /// Makes the plan for a target as it is now, and changes nothing.
@@ -97,6 +100,7 @@ async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
     }
     let reason = follow(options, &mut tracker, &pump, &mut signals).await;
     let attached = tracker.attached();
+    let nothing = tracker.why_nothing();
     let mut troubles: Vec<(u32, Trouble)> = tracker
         .troubles()
         .into_iter()
@@ -116,6 +120,7 @@ async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
         reason,
         attached,
         troubles,
+        nothing,
     })
 }
 

@@ -34,7 +34,7 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
     };
-    let (name, folder) = session_folder(&options.output)?;
+    let (name, folder) = folder(&options.output, "session")?;
     let pipeline =
         Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
     let pump = Pump::start(pipeline, ring).map_err(|error| {
@@ -133,8 +133,8 @@ fn site(may_test: bool) -> (u64, String) {
     (touch::MARK_NOP1_OFFSET as u64, why.to_owned())
 }
 
-/// Makes `<output>/session_<YYYYMMDD_HHMMSS>_<short id>`, as an absolute path.
-fn session_folder(output: &Path) -> Result<(String, PathBuf), Failure> {
+/// Makes `<output>/<kind>_<YYYYMMDD_HHMMSS>_<short id>`: the name, and the absolute path.
+pub fn folder(output: &Path, kind: &str) -> Result<(String, PathBuf), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(
             Exit::Output,
@@ -149,7 +149,7 @@ fn session_folder(output: &Path) -> Result<(String, PathBuf), Failure> {
     let id: String = std::iter::repeat_with(fastrand::lowercase)
         .take(6)
         .collect();
-    let name = format!("session_{}_{id}", now.strftime("%Y%m%d_%H%M%S"));
+    let name = format!("{kind}_{}_{id}", now.strftime("%Y%m%d_%H%M%S"));
     let folder = output.join(&name);
     std::fs::create_dir(&folder).map_err(failed)?;
     Ok((name, folder))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::attachment::{Attachment, Context};
+use super::attachment::{self, Attachment, Context};
 use super::look::{self, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
@@ -125,6 +125,27 @@ impl Tracker {
             .values()
             .filter(|tracked| tracked.attachment.is_some())
             .count()
+    }
+
+    /// Why nothing was attached at any time; `None` if something was, or nothing was to be.
+    pub fn why_nothing(&self) -> Option<Trouble> {
+        if self.next_page > 0 || self.options.touch == Touch::None {
+            return None;
+        }
+        // What says most about the target comes first: a version that is not supported before "not yet".
+        let troubles = self.troubles();
+        let told = troubles
+            .iter()
+            .max_by_key(|(_, trouble)| (trouble.exit != Exit::NoTarget, !trouble.passing));
+        Some(told.map_or_else(
+            || {
+                Trouble::lasting(
+                    Exit::NoTarget,
+                    "the target ended before anything could be attached",
+                )
+            },
+            |(_, trouble)| trouble.clone(),
+        ))
     }
 
     /// Whether some process may yet be attached.
@@ -261,10 +282,18 @@ impl Tracker {
     /// A forked child of an attached process has its page, probe and redirected pointers already.
     fn inherit(&self, tracked: &mut Tracked) {
         let child = tracked.seen.pid;
-        let parents = self.processes.values().filter_map(|parent| Some((parent, parent.attachment.as_ref()?)));
+        let parents = self
+            .processes
+            .values()
+            .filter_map(|parent| Some((parent, parent.attachment.as_ref()?)));
         for (parent, attachment) in parents {
-            let Ok(Some(attachment)) = attachment.inherited(child) else { continue };
-            log::info!("process {child} was forked from {} and is traced as it is", parent.seen.pid);
+            let Ok(Some(attachment)) = attachment.inherited(child) else {
+                continue;
+            };
+            log::info!(
+                "process {child} was forked from {} and is traced as it is",
+                parent.seen.pid
+            );
             tracked.plan = ProcessPlan {
                 technique: Technique::MethodProbes,
                 python: parent.plan.python.clone(),
@@ -304,7 +333,12 @@ impl Tracker {
                 Wish::Never(trouble) => return Err(trouble),
             }
         };
-        let found = look::look(&tracked.seen, runtime, &wanted);
+        let stand_ins = if runtime.layout.honours_vectorcall() {
+            None
+        } else {
+            attachment::stand_ins(pid)
+        };
+        let found = look::look(&tracked.seen, runtime, &wanted, stand_ins.as_deref());
         let first = tracked.attachment.is_none();
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
@@ -314,8 +348,7 @@ impl Tracker {
                 "none of the methods' modules is imported",
             ));
         }
-        let has_page = MarkerPage::find(pid).ok().flatten().is_some();
-        tracked.plan.technique = look::technique(runtime, &self.options, has_page);
+        tracked.plan.technique = look::technique(runtime, &self.options, stand_ins.is_some());
         if let Some(reason) = tracked.plan.technique.reason() {
             let passing = matches!(tracked.plan.technique, Technique::Wait(_))
                 && tracked.since.elapsed() < PATIENCE;
@@ -353,8 +386,11 @@ impl Tracker {
                     format!("more than {PAGES} processes are attached"),
                 ));
             }
-            let held: Vec<&MarkerPage> =
-                self.processes.values().filter_map(|other| Some(other.attachment.as_ref()?.page())).collect();
+            let held: Vec<&MarkerPage> = self
+                .processes
+                .values()
+                .filter_map(|other| Some(other.attachment.as_ref()?.page()))
+                .collect();
             tracked.attachment = Some(Attachment::begin(
                 pid,
                 runtime,
@@ -368,7 +404,11 @@ impl Tracker {
         let Some(attachment) = &mut tracked.attachment else {
             return Ok(());
         };
-        let refused = attachment.bind(&found.ready, &mut context)?;
+        let refused = if stand_ins.is_some() {
+            attachment.bind_stand_ins(&found.ready, &mut context)?
+        } else {
+            attachment.bind(&found.ready, &mut context)?
+        };
         log::info!(
             "process {pid}: {} methods bound",
             found.ready.len() - refused.len()
@@ -473,9 +513,13 @@ impl Tracked {
         }
         // Front ends import the scheduler too. One that starts an engine process does it soon.
         let since = *self.scheduler_since.get_or_insert(now);
-        let settled = now.duration_since(since) > SETTLED || self.seen.age().is_some_and(|age| age > SETTLED);
+        let settled =
+            now.duration_since(since) > SETTLED || self.seen.age().is_some_and(|age| age > SETTLED);
         if !settled && !role::is_child(&self.seen) && !role::forbids_engine_process(self.seen.pid) {
-            return Err(Trouble::passing(Exit::NoTarget, "it may be a front end whose engine process is yet to come"));
+            return Err(Trouble::passing(
+                Exit::NoTarget,
+                "it may be a front end whose engine process is yet to come",
+            ));
         }
         Ok(role)
     }

@@ -79,15 +79,21 @@ pub fn title(process: &Seen) -> Option<Title> {
 
 /// Whether a process is a child made by `multiprocessing`: never a front end.
 pub fn is_child(process: &Seen) -> bool {
-    ["multiprocessing.spawn", "multiprocessing.forkserver", "--multiprocessing-fork"]
-        .iter()
-        .any(|mark| process.command.contains(mark))
+    [
+        "multiprocessing.spawn",
+        "multiprocessing.forkserver",
+        "--multiprocessing-fork",
+    ]
+    .iter()
+    .any(|mark| process.command.contains(mark))
 }
 
 /// Whether the process was started with `VLLM_ENABLE_V1_MULTIPROCESSING=0`: its engine runs in itself.
 pub fn forbids_engine_process(pid: u32) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|entry| entry == b"VLLM_ENABLE_V1_MULTIPROCESSING=0")
+    environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == b"VLLM_ENABLE_V1_MULTIPROCESSING=0")
 }
 
 /// Whether a command line looks like the start of a vLLM server: what `trace` without a pid looks for.
