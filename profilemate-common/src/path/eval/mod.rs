@@ -32,7 +32,7 @@ use crate::record::{
 };
 
 /// Steps of one part of a run.
-pub const STEPS: u32 = 80;
+pub const STEPS: u32 = 64;
 /// Parts of one event's run, at most. What is not reached keeps [`INITIAL_STATUS`].
 pub const PARTS: u32 = 32;
 /// Status that every field must have before [`start`]: nothing was read for lack of room or steps.
@@ -112,6 +112,8 @@ pub fn run<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: 
 /// to go on, which keeps the kernel program small.
 #[derive(Clone, Copy)]
 enum Next {
+    /// An item has been taken and is now the object.
+    Taken,
     /// Go on with a stage.
     Stage(u64),
     /// The path has reached this object.
@@ -130,8 +132,8 @@ enum Next {
     Dict(u64),
     /// Look the key up in this keys object, with values apart at `values` unless 0.
     Keys { keys: u64, values: u64, candidate: u32 },
-    /// The key is in the entry at `key`.
-    Entry { key: u64, index: u64 },
+    /// The key is in entry `index`, with `value` beside it.
+    Entry { index: u64, value: u64 },
     /// The items of these elements are the value.
     Elements(collection::Elements),
     /// An item is in the blob, which is now used up to here.
@@ -158,8 +160,31 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
     if stage == NEXT {
         stage = entry_stage(op);
     }
+    let mut next = Next::Taken;
+    if stage == ITEM {
+        next = collection::item(machine, op);
+        stage = machine.get(Register::ItemStage);
+    }
+    if let Next::Taken = next {
+        next = handle(machine, call, op, layout, stage, pc);
+    }
+    let stage = go_on(machine, op, layout, next);
+    machine.set(Register::Stage, stage);
+    true
+}
+
+/// Does what `stage` says.
+#[inline(always)]
+fn handle<M: Machine>(
+    machine: &mut M,
+    call: &Call,
+    op: &Op,
+    layout: &KernelLayout,
+    stage: u64,
+    pc: u64,
+) -> Next {
     let object = machine.get(Register::Object);
-    let next = match stage {
+    match stage {
         ARGUMENT => argument(machine, op, call),
         RESULT => result(call),
         CONSTANT => Next::Object(op.key),
@@ -172,7 +197,6 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
         COLLECT => collection::collect(machine, layout, object),
         KEYWORD => keyword(machine, op, call, layout),
         PROBE => attribute::probe(machine, op),
-        ITEM => collection::item(machine, op),
         BASE => leaf::base(machine, op, layout, object),
         LEAF_STAGE_ADDRESS => Next::Value(object),
         LEAF_STAGE_IS_NONE => Next::Value(u64::from(object == layout.none)),
@@ -184,10 +208,7 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
         LEAF_STAGE_STR => leaf::str(machine, layout, object),
         LEAF_STAGE_BYTES => leaf::bytes(machine, object),
         _ => Next::Fail(STATUS_BAD_PROGRAM),
-    };
-    let stage = go_on(machine, op, layout, next);
-    machine.set(Register::Stage, stage);
-    true
+    }
 }
 
 /// The stage that reads the leaf `leaf`.
@@ -212,8 +233,8 @@ fn go_on<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, mut next: 
     if let Next::Keys { keys, values, candidate } = next {
         next = attribute::search(machine, op, layout, keys, values, candidate);
     }
-    if let Next::Entry { key, index } = next {
-        next = Next::ObjectAt(attribute::value_address(machine, key, index));
+    if let Next::Entry { index, value } = next {
+        next = attribute::entry_value(machine, index, value);
     }
     if let Next::ObjectAt(address) = next {
         next = match machine.read::<u64>(address) {
