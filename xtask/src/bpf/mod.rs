@@ -73,7 +73,10 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
 /// The repository.
 fn root() -> anyhow::Result<PathBuf> {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(xtask.parent().context("xtask has no parent folder")?.to_owned())
+    Ok(xtask
+        .parent()
+        .context("xtask has no parent folder")?
+        .to_owned())
 }
 
 fn committed(root: &Path, arch: &str) -> PathBuf {
@@ -86,15 +89,23 @@ fn build(root: &Path, arch: Arch) -> anyhow::Result<()> {
     for arch in arch.names() {
         let built = compile(root, &toolchain, arch, Kind::Shipped)?;
         let place = committed(root, arch);
-        let before = fs::read(&place).map_or_else(|_| "none".into(), |bytes| sources::sha256(&bytes));
+        let before =
+            fs::read(&place).map_or_else(|_| "none".into(), |bytes| sources::sha256(&bytes));
         let bytes = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
         fs::write(&place, &bytes).with_context(|| format!("writing {}", place.display()))?;
-        println!("{arch}: {} bytes, {} (was {})", bytes.len(), sources::sha256(&bytes), before);
+        println!(
+            "{arch}: {} bytes, {} (was {})",
+            bytes.len(),
+            sources::sha256(&bytes),
+            before
+        );
     }
     let folder = root.join(sources::FOLDER);
     fs::write(folder.join("TOOLCHAIN"), toolchain.versions()?).context("writing TOOLCHAIN")?;
-    fs::write(folder.join("DEPENDENCIES"), sources::dependencies(root)?).context("writing DEPENDENCIES")?;
-    fs::write(folder.join("SOURCES.sha256"), sources::sums(root)?).context("writing SOURCES.sha256")?;
+    fs::write(folder.join("DEPENDENCIES"), sources::dependencies(root)?)
+        .context("writing DEPENDENCIES")?;
+    fs::write(folder.join("SOURCES.sha256"), sources::sums(root)?)
+        .context("writing SOURCES.sha256")?;
     println!("commit {}", sources::FOLDER);
     Ok(())
 }
@@ -104,7 +115,10 @@ fn build_debug(root: &Path, arch: Arch) -> anyhow::Result<()> {
     println!("compiler: {}", toolchain.describe());
     for arch in arch.names() {
         let built = compile(root, &toolchain, arch, Kind::Debug)?;
-        println!("{arch}: {}; a debug build of profilemate loads it with PROFILEMATE_OBJECT", built.display());
+        println!(
+            "{arch}: {}; a debug build of profilemate loads it with PROFILEMATE_OBJECT",
+            built.display()
+        );
     }
     Ok(())
 }
@@ -120,8 +134,23 @@ fn compile(root: &Path, toolchain: &Toolchain, arch: &str, kind: Kind) -> anyhow
     let mut command = toolchain.cargo();
     command
         .current_dir(root)
-        .args(["build", "--quiet", "--release", "--locked", "--package", "profilemate-ebpf", "--features", "bpf"])
-        .args(["--bin", "profilemate-bpf", "--target", toolchain::TARGET, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--package",
+            "profilemate-ebpf",
+            "--features",
+            "bpf",
+        ])
+        .args([
+            "--bin",
+            "profilemate-bpf",
+            "--target",
+            toolchain::TARGET,
+            "--target-dir",
+        ])
         .arg(&target)
         .env("CARGO_CFG_BPF_TARGET_ARCH", arch)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags)
@@ -131,29 +160,38 @@ fn compile(root: &Path, toolchain: &Toolchain, arch: &str, kind: Kind) -> anyhow
     if !status.success() {
         bail!("the object for {arch} was not built");
     }
-    Ok(target.join(toolchain::TARGET).join("release/profilemate-bpf"))
+    Ok(target
+        .join(toolchain::TARGET)
+        .join("release/profilemate-bpf"))
 }
 
 fn verify(root: &Path) -> anyhow::Result<()> {
     sources::check(root)?;
     println!("sources: as when the objects were built");
     let toolchain = Toolchain::find()?;
-    let then = fs::read_to_string(root.join(sources::FOLDER).join("TOOLCHAIN")).context("reading TOOLCHAIN")?;
+    let then = fs::read_to_string(root.join(sources::FOLDER).join("TOOLCHAIN"))
+        .context("reading TOOLCHAIN")?;
     let now = toolchain.versions()?;
     for arch in Arch::All.names() {
         let built = compile(root, &toolchain, arch, Kind::Shipped)?;
         let bytes = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
-        let shipped = fs::read(committed(root, arch)).with_context(|| format!("reading the object for {arch}"))?;
+        let shipped = fs::read(committed(root, arch))
+            .with_context(|| format!("reading the object for {arch}"))?;
         if bytes == shipped {
             println!("{arch}: rebuilt, byte for byte the same");
         } else if then == now {
-            bail!("{arch}: the same toolchain makes other bytes; see {}", built.display());
+            bail!(
+                "{arch}: the same toolchain makes other bytes; see {}",
+                built.display()
+            );
         } else {
             let (shipped, rebuilt) = (structure(&shipped)?, structure(&bytes)?);
             if shipped != rebuilt {
                 bail!("{arch}: the rebuilt object has {rebuilt:?}, the committed one {shipped:?}");
             }
-            println!("{arch}: built by another toolchain, structure equal\nthen:\n{then}now:\n{now}");
+            println!(
+                "{arch}: built by another toolchain, structure equal\nthen:\n{then}now:\n{now}"
+            );
         }
         if *arch == std::env::consts::ARCH {
             load(root, None)?;
@@ -166,7 +204,14 @@ fn verify(root: &Path) -> anyhow::Result<()> {
 /// Has the running kernel verify the committed object, or `other`.
 fn load(root: &Path, other: Option<&Path>) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.current_dir(root).args(["test", "--quiet", "--package", "profilemate-ebpf", "--test", "verifier"]);
+    command.current_dir(root).args([
+        "test",
+        "--quiet",
+        "--package",
+        "profilemate-ebpf",
+        "--test",
+        "verifier",
+    ]);
     command.args(["--", "--nocapture"]);
     if let Some(path) = other {
         command.env("PROFILEMATE_OBJECT", path);

@@ -36,7 +36,10 @@ impl Toolchain {
         }
         if let Some(rustc) = std::env::var_os(CHOICE) {
             if !has_target(&rustc) {
-                bail!("{} has no core library for {TARGET}, which {CHOICE} promises", rustc.to_string_lossy());
+                bail!(
+                    "{} has no core library for {TARGET}, which {CHOICE} promises",
+                    rustc.to_string_lossy()
+                );
             }
             return Ok(Self::Prebuilt(rustc));
         }
@@ -45,8 +48,13 @@ impl Toolchain {
                 return Ok(Self::Prebuilt(rustc.into()));
             }
         }
-        let sysroot = output(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]));
-        if sysroot.is_ok_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir()) {
+        let sysroot =
+            output(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]));
+        if sysroot.is_ok_and(|sysroot| {
+            Path::new(sysroot.trim())
+                .join("lib/rustlib/src/rust/library/core")
+                .is_dir()
+        }) {
             return Ok(Self::Nightly);
         }
         bail!(HELP)
@@ -71,7 +79,9 @@ impl Toolchain {
             }
             Self::Nightly => {
                 let mut cargo = Command::new("rustup");
-                cargo.args(["run", "nightly", "cargo", "-Zbuild-std=core"]).env_remove("RUSTC");
+                cargo
+                    .args(["run", "nightly", "cargo", "-Zbuild-std=core"])
+                    .env_remove("RUSTC");
                 cargo
             }
         }
@@ -81,10 +91,21 @@ impl Toolchain {
     pub(super) fn versions(&self) -> anyhow::Result<String> {
         let rustc = match self {
             Self::Prebuilt(rustc) => output(Command::new(rustc).arg("-vV"))?,
-            Self::Nightly => output(Command::new("rustup").args(["run", "nightly", "rustc", "-vV"]))?,
+            Self::Nightly => {
+                output(Command::new("rustup").args(["run", "nightly", "rustc", "-vV"]))?
+            }
         };
-        let wanted = |line: &&str| ["release:", "commit-hash:", "LLVM version:"].iter().any(|key| line.starts_with(key));
-        let mut text: String = rustc.lines().filter(wanted).map(|line| format!("rustc {line}\n")).collect();
+        let wanted = |line: &&str| {
+            ["release:", "commit-hash:", "LLVM version:"]
+                .iter()
+                .any(|key| line.starts_with(key))
+        };
+        let mut text = String::new();
+        for line in rustc.lines().filter(wanted) {
+            text.push_str("rustc ");
+            text.push_str(line);
+            text.push('\n');
+        }
         text.push_str(&output(Command::new("bpf-linker").arg("--version"))?);
         Ok(text)
     }
@@ -92,13 +113,20 @@ impl Toolchain {
 
 /// Whether `rustc` has the core library for the target.
 fn has_target(rustc: &OsStr) -> bool {
-    output(Command::new(rustc).args(["--print", "sysroot"]))
-        .is_ok_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib").is_dir())
+    output(Command::new(rustc).args(["--print", "sysroot"])).is_ok_and(|sysroot| {
+        Path::new(sysroot.trim())
+            .join("lib/rustlib")
+            .join(TARGET)
+            .join("lib")
+            .is_dir()
+    })
 }
 
 /// What a command prints.
 fn output(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {
         bail!("{command:?} failed");
     }

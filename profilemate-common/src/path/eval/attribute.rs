@@ -3,8 +3,9 @@
 use super::{Machine, Next, PROBE, Register};
 use crate::path::{NO_INDEX, Op};
 use crate::python::{
-    FLAG_DICT, FLAG_HEAP_TYPE, FLAG_INLINE_VALUES, FLAG_MANAGED_DICT, INSTANCE_DICT, INSTANCE_INLINE, INSTANCE_TAGGED,
-    KernelLayout, OB_TYPE, TYPE_BASICSIZE, TYPE_DICTOFFSET, TYPE_FLAGS,
+    FLAG_DICT, FLAG_HEAP_TYPE, FLAG_INLINE_VALUES, FLAG_MANAGED_DICT, INSTANCE_DICT,
+    INSTANCE_INLINE, INSTANCE_TAGGED, KernelLayout, OB_TYPE, TYPE_BASICSIZE, TYPE_DICTOFFSET,
+    TYPE_FLAGS,
 };
 use crate::record::{STATUS_FAULT, STATUS_UNSET, STATUS_WRONG_KEY, STATUS_WRONG_TYPE};
 
@@ -20,7 +21,12 @@ const PERTURB_SHIFT: u32 = 5;
 
 /// `CODE_ATTRIBUTE`.
 #[inline(always)]
-pub(super) fn attribute<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, object: u64) -> Next {
+pub(super) fn attribute<M: Machine>(
+    machine: &M,
+    op: &Op,
+    layout: &KernelLayout,
+    object: u64,
+) -> Next {
     // One read for all that lies around the head. (What has nothing before it has no instance dictionary there.)
     let around = match machine.read::<[u64; 6]>(object.wrapping_sub(VALUES_BEFORE)) {
         Some(around) => around,
@@ -65,7 +71,11 @@ pub(super) fn attribute<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout,
         return Next::Fail(STATUS_WRONG_TYPE);
     }
     let keys = machine.read_or_zero::<u64>(type_.wrapping_add(u64::from(layout.type_cached_keys)));
-    Next::Keys { keys, values, candidate: NO_INDEX }
+    Next::Keys {
+        keys,
+        values,
+        candidate: NO_INDEX,
+    }
 }
 
 /// Address of the values inside an instance (3.13); 0 if its attributes are in a dictionary.
@@ -74,7 +84,8 @@ fn inline_values<M: Machine>(machine: &M, object: u64, type_: u64, flags: u64) -
     if flags & FLAG_INLINE_VALUES == 0 {
         return 0;
     }
-    let values = object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
+    let values =
+        object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
     let valid = machine.read_or_zero::<u8>(values.wrapping_add(INLINE_VALID));
     if valid == 0 { 0 } else { values }
 }
@@ -96,9 +107,17 @@ pub(super) fn dict_value<M: Machine>(machine: &M, object: u64) -> Next {
 pub(super) fn in_dict<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, dict: u64) -> Next {
     let [keys, values] = parts(machine, layout, dict);
     if values == 0 {
-        Next::Keys { keys, values, candidate: op.hint }
+        Next::Keys {
+            keys,
+            values,
+            candidate: op.hint,
+        }
     } else {
-        Next::Keys { keys, values: values.wrapping_add(u64::from(layout.values_first)), candidate: op.index }
+        Next::Keys {
+            keys,
+            values: values.wrapping_add(u64::from(layout.values_first)),
+            candidate: op.index,
+        }
     }
 }
 
@@ -127,9 +146,14 @@ pub(super) struct Table {
 #[inline(always)]
 pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -> Table {
     // From the sizes to `dk_nentries`, which is the third word (the fourth on 3.10).
-    let [head, _, third, fourth] = machine.read_or_zero::<[u64; 4]>(keys.wrapping_add(u64::from(layout.keys_log2_size)));
+    let [head, _, third, fourth] =
+        machine.read_or_zero::<[u64; 4]>(keys.wrapping_add(u64::from(layout.keys_log2_size)));
     let indices = keys.wrapping_add(u64::from(layout.keys_indices));
-    let used = if layout.keys_entries.wrapping_sub(layout.keys_log2_size) == 16 { third } else { fourth };
+    let used = if layout.keys_entries.wrapping_sub(layout.keys_log2_size) == 16 {
+        third
+    } else {
+        fourth
+    };
     if layout.keys_kind == u32::MAX {
         // 3.10: `dk_size` itself; an index has one byte up to 255 slots, two up to 65,535, four beyond.
         let scale = if head <= 0xff {
@@ -140,7 +164,13 @@ pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -
             2
         };
         let entries = indices.wrapping_add(head << scale).wrapping_add(8);
-        return Table { entries, stride: 24, used, mask: head.wrapping_sub(1), scale };
+        return Table {
+            entries,
+            stride: 24,
+            used,
+            mask: head.wrapping_sub(1),
+            scale,
+        };
     }
     let log2_size = head & 63;
     let log2_bytes = head >> (8 * (layout.keys_size.wrapping_sub(layout.keys_log2_size) & 7)) & 63;
@@ -150,9 +180,21 @@ pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -
     let scale = log2_bytes.wrapping_sub(log2_size) & 3;
     if kind == 0 {
         // General entries begin with the hash.
-        Table { entries: entries.wrapping_add(8), stride: 24, used, mask, scale }
+        Table {
+            entries: entries.wrapping_add(8),
+            stride: 24,
+            used,
+            mask,
+            scale,
+        }
     } else {
-        Table { entries, stride: 16, used, mask, scale }
+        Table {
+            entries,
+            stride: 16,
+            used,
+            mask,
+            scale,
+        }
     }
 }
 
@@ -172,14 +214,22 @@ pub(super) fn search<M: Machine>(
     machine.set(Register::EntryStride, table.stride);
     let candidate = u64::from(candidate);
     if candidate < table.used {
-        let key = table.entries.wrapping_add(candidate.wrapping_mul(table.stride));
+        let key = table
+            .entries
+            .wrapping_add(candidate.wrapping_mul(table.stride));
         let [key, value] = machine.read_or_zero::<[u64; 2]>(key);
         if key == op.key {
-            return Next::Entry { index: candidate, value };
+            return Next::Entry {
+                index: candidate,
+                value,
+            };
         }
     }
     let hash = machine.read_or_zero::<u64>(op.key.wrapping_add(u64::from(layout.str_hash)));
-    machine.set(Register::Indices, keys.wrapping_add(u64::from(layout.keys_indices)));
+    machine.set(
+        Register::Indices,
+        keys.wrapping_add(u64::from(layout.keys_indices)),
+    );
     machine.set(Register::IndexScale, table.scale);
     machine.set(Register::IndexShift, 64 - (8u64 << table.scale));
     machine.set(Register::Mask, table.mask);
@@ -193,7 +243,9 @@ pub(super) fn search<M: Machine>(
 #[inline(always)]
 pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
     let slot = machine.get(Register::Slot);
-    let at = machine.get(Register::Indices).wrapping_add(slot << (machine.get(Register::IndexScale) & 3));
+    let at = machine
+        .get(Register::Indices)
+        .wrapping_add(slot << (machine.get(Register::IndexScale) & 3));
     // Eight bytes whatever the width: the entries follow the indices, so there is always something to read.
     let Some(word) = machine.read::<u64>(at) else {
         return Next::Fail(STATUS_FAULT);
@@ -205,10 +257,15 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
     }
     if index >= 0 {
         let stride = machine.get(Register::EntryStride);
-        let key = machine.get(Register::Entries).wrapping_add((index as u64).wrapping_mul(stride));
+        let key = machine
+            .get(Register::Entries)
+            .wrapping_add((index as u64).wrapping_mul(stride));
         let [key, value] = machine.read_or_zero::<[u64; 2]>(key);
         if key == op.key {
-            return Next::Entry { index: index as u64, value };
+            return Next::Entry {
+                index: index as u64,
+                value,
+            };
         }
     }
     let tries = machine.get(Register::Tries) + 1;

@@ -1,17 +1,20 @@
 //! Collections: the items of a list, tuple, dictionary or set, one after the other into the blob.
 
 use super::leaf::start_bases;
-use super::{ATTRIBUTE, ITEM, LEAF_STAGE_INT, LOAD, Machine, Next, Register, attribute, leaf_stage};
+use super::{
+    ATTRIBUTE, ITEM, LEAF_STAGE_INT, LOAD, Machine, Next, Register, attribute, leaf_stage,
+};
 use crate::path::{
-    CODE_ATTRIBUTE, ELEMENT_ATTRIBUTE, ELEMENT_LOAD, ITEMS, ITEMS_TOTAL, LEAF_BYTES, LEAF_KEY_INT, LEAF_STR, Op,
+    CODE_ATTRIBUTE, ELEMENT_ATTRIBUTE, ELEMENT_LOAD, ITEMS, ITEMS_TOTAL, LEAF_BYTES, LEAF_KEY_INT,
+    LEAF_STR, Op,
 };
 use crate::python::{
-    DICT_USED, FLAG_DICT, FLAG_LIST, FLAG_TUPLE, KernelLayout, LIST_ITEMS, OB_SIZE, OB_TYPE, SET_MASK, SET_TABLE,
-    SET_USED, TYPE_FLAGS,
+    DICT_USED, FLAG_DICT, FLAG_LIST, FLAG_TUPLE, KernelLayout, LIST_ITEMS, OB_SIZE, OB_TYPE,
+    SET_MASK, SET_TABLE, SET_USED, TYPE_FLAGS,
 };
 use crate::record::{
-    BLOB_SIZE, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED,
-    STATUS_WRONG_TYPE, STRING_SIZE,
+    BLOB_SIZE, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK,
+    STATUS_TRUNCATED, STATUS_WRONG_TYPE, STRING_SIZE,
 };
 
 /// An element is one pointer.
@@ -50,7 +53,14 @@ pub(super) fn collect<M: Machine>(machine: &mut M, layout: &KernelLayout, object
         return start_bases(machine, type_);
     }
     let total = machine.read_or_zero::<u64>(object.wrapping_add(OB_SIZE));
-    let mut elements = Elements { first: 0, stride: 8, pair: PAIR_NONE, apart: 0, count: total, total };
+    let mut elements = Elements {
+        first: 0,
+        stride: 8,
+        pair: PAIR_NONE,
+        apart: 0,
+        count: total,
+        total,
+    };
     if flags & FLAG_LIST != 0 {
         elements.first = machine.read_or_zero::<u64>(object.wrapping_add(LIST_ITEMS));
     } else if flags & FLAG_TUPLE != 0 {
@@ -61,7 +71,11 @@ pub(super) fn collect<M: Machine>(machine: &mut M, layout: &KernelLayout, object
         elements.first = table.entries;
         elements.stride = table.stride;
         elements.pair = PAIR_VALUE;
-        elements.apart = if values == 0 { 0 } else { values.wrapping_add(u64::from(layout.values_first)) };
+        elements.apart = if values == 0 {
+            0
+        } else {
+            values.wrapping_add(u64::from(layout.values_first))
+        };
         elements.count = table.used;
         elements.total = machine.read_or_zero::<u64>(object.wrapping_add(DICT_USED));
     }
@@ -76,7 +90,9 @@ pub(super) fn set<M: Machine>(machine: &M, object: u64) -> Next {
         stride: 16,
         pair: PAIR_HASH,
         apart: 0,
-        count: machine.read_or_zero::<u64>(object.wrapping_add(SET_MASK)).wrapping_add(1),
+        count: machine
+            .read_or_zero::<u64>(object.wrapping_add(SET_MASK))
+            .wrapping_add(1),
         total: machine.read_or_zero::<u64>(object.wrapping_add(SET_USED)),
     };
     Next::Elements(elements)
@@ -142,7 +158,9 @@ pub(super) fn start<M: Machine>(machine: &mut M, op: &Op, elements: &Elements) -
 fn set_head<M: Machine>(machine: &mut M) {
     let stored = (machine.get(Register::Stored) as u32).to_ne_bytes();
     let total = (machine.get(Register::Total) as u32).to_ne_bytes();
-    let word = [stored[0], stored[1], stored[2], stored[3], total[0], total[1], total[2], total[3]];
+    let word = [
+        stored[0], stored[1], stored[2], stored[3], total[0], total[1], total[2], total[3],
+    ];
     let head = machine.get(Register::Start);
     machine.set_blob(head, u64::from_ne_bytes(word));
 }
@@ -157,7 +175,9 @@ pub(super) fn item<M: Machine>(machine: &mut M, op: &Op) -> Next {
     }
     machine.set(Register::Position, position + 1);
     let stride = machine.get(Register::Stride);
-    let address = machine.get(Register::Elements).wrapping_add(position.wrapping_mul(stride));
+    let address = machine
+        .get(Register::Elements)
+        .wrapping_add(position.wrapping_mul(stride));
     let pair = machine.get(Register::Pair);
     let read = if pair == PAIR_NONE {
         machine.read::<u64>(address).map(|key| [key, 1])
@@ -205,7 +225,11 @@ fn end<M: Machine>(machine: &mut M, stored: u64) -> Next {
     machine.set(Register::After, super::NEXT);
     let spent = machine.get(Register::Spent) + stored;
     machine.set(Register::Spent, spent);
-    let status = if stored < machine.get(Register::Total) { STATUS_TRUNCATED } else { STATUS_OK };
+    let status = if stored < machine.get(Register::Total) {
+        STATUS_TRUNCATED
+    } else {
+        STATUS_OK
+    };
     let head = machine.get(Register::Start);
     Next::Finish(head, status)
 }

@@ -21,14 +21,14 @@ pub use register::{REGISTERS, Register};
 
 use crate::memory::Memory;
 use crate::path::{
-    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF, CODE_LIST_ITEM, CODE_LOAD,
-    CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN,
-    LEAF_STR, OPS, Op, Program,
+    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF,
+    CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES,
+    LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_STR, OPS, Op, Program,
 };
 use crate::python::{FLAG_LIST, FLAG_TUPLE, KernelLayout, OB_SIZE};
 use crate::record::{
-    FIELDS, PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_RESULT, STATUS_NO_ROOM, STATUS_NOT_PASSED,
-    STATUS_OK, STATUS_UNSET,
+    FIELDS, PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_RESULT, STATUS_NO_ROOM,
+    STATUS_NOT_PASSED, STATUS_OK, STATUS_UNSET,
 };
 
 /// Steps of one part of a run.
@@ -99,7 +99,12 @@ pub fn start<M: Machine>(machine: &mut M) {
 
 /// Runs the next [`STEPS`] steps of `program` on `call`, which fills the machine's record. False if more are needed.
 #[inline(always)]
-pub fn run<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &KernelLayout) -> bool {
+pub fn run<M: Machine>(
+    machine: &mut M,
+    call: &Call,
+    program: &Program,
+    layout: &KernelLayout,
+) -> bool {
     for _ in 0..STEPS {
         if !step(machine, call, program, layout) {
             return true;
@@ -131,7 +136,11 @@ enum Next {
     /// Look the key up in this dictionary.
     Dict(u64),
     /// Look the key up in this keys object, with values apart at `values` unless 0.
-    Keys { keys: u64, values: u64, candidate: u32 },
+    Keys {
+        keys: u64,
+        values: u64,
+        candidate: u32,
+    },
     /// The key is in entry `index`, with `value` beside it.
     Entry { index: u64, value: u64 },
     /// The items of these elements are the value.
@@ -146,7 +155,12 @@ enum Next {
 
 /// One step; false after the last field.
 #[inline(always)]
-fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &KernelLayout) -> bool {
+fn step<M: Machine>(
+    machine: &mut M,
+    call: &Call,
+    program: &Program,
+    layout: &KernelLayout,
+) -> bool {
     let mut stage = machine.get(Register::Stage);
     let mut pc = machine.get(Register::Pc);
     if stage == NEXT {
@@ -190,7 +204,13 @@ fn handle<M: Machine>(
         CONSTANT => Next::Object(op.key),
         ATTRIBUTE => attribute::attribute(machine, op, layout, object),
         LOAD => sequence::load(machine, op, object),
-        TUPLE_ITEM => sequence::item(machine, op, object, FLAG_TUPLE, u64::from(layout.tuple_items)),
+        TUPLE_ITEM => sequence::item(
+            machine,
+            op,
+            object,
+            FLAG_TUPLE,
+            u64::from(layout.tuple_items),
+        ),
         LIST_ITEM => sequence::item(machine, op, object, FLAG_LIST, 0),
         DICT_VALUE => attribute::dict_value(machine, object),
         SKIP => skip(machine, op, pc),
@@ -214,7 +234,11 @@ fn handle<M: Machine>(
 /// The stage that reads the leaf `leaf`.
 #[inline(always)]
 fn leaf_stage(leaf: u8) -> u64 {
-    if leaf > LEAF_IS_NONE { UNKNOWN } else { LEAF + u64::from(leaf) }
+    if leaf > LEAF_IS_NONE {
+        UNKNOWN
+    } else {
+        LEAF + u64::from(leaf)
+    }
 }
 
 /// Acts on what a step led to; the next step's stage. Each way leads only to ways further down.
@@ -230,7 +254,12 @@ fn go_on<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, mut next: 
     if let Next::Dict(dict) = next {
         next = attribute::in_dict(machine, op, layout, dict);
     }
-    if let Next::Keys { keys, values, candidate } = next {
+    if let Next::Keys {
+        keys,
+        values,
+        candidate,
+    } = next
+    {
         next = attribute::search(machine, op, layout, keys, values, candidate);
     }
     if let Next::Entry { index, value } = next {
@@ -355,7 +384,10 @@ fn argument<M: Machine>(machine: &mut M, op: &Op, call: &Call) -> Next {
         return Next::Fail(STATUS_NOT_PASSED);
     }
     let names = machine.read_or_zero::<u64>(call.kwnames.wrapping_add(OB_SIZE));
-    machine.set(Register::Mask, if names > KEYWORDS { KEYWORDS } else { names });
+    machine.set(
+        Register::Mask,
+        if names > KEYWORDS { KEYWORDS } else { names },
+    );
     machine.set(Register::Slot, 0);
     Next::Stage(KEYWORD)
 }
