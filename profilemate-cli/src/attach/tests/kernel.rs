@@ -12,7 +12,7 @@ fn heads(ring: &mut crate::attach::Reader) -> Vec<MethodCalled> {
     ring.drain(|record| {
         heads.push(bytemuck::pod_read_unaligned(
             &record[..size_of::<MethodCalled>()],
-        ))
+        ));
     });
     heads
 }
