@@ -12,7 +12,7 @@ fn heads(ring: &mut crate::attach::Reader) -> Vec<MethodCalled> {
     ring.drain(|record| {
         heads.push(bytemuck::pod_read_unaligned(
             &record[..size_of::<MethodCalled>()],
-        ))
+        ));
     });
     heads
 }
@@ -85,13 +85,16 @@ fn a_call_without_a_program_makes_a_bare_record() {
     );
 }
 
+/// Calls of each thread in the test of loss.
+const CALLS: u64 = 20_000;
+/// Threads of that test.
+const THREADS: u64 = 3;
+
 #[test]
 fn a_full_ring_counts_every_lost_record() {
     if !root() {
         return;
     }
-    const CALLS: u64 = 20_000;
-    const THREADS: u64 = 3;
     let page = MarkPage::new().unwrap();
     let mut kernel = Kernel::load(Options { ring_bytes: 4096 }).unwrap();
     let _link = kernel.attach_page(&page.path(), SITE, 1).unwrap();
