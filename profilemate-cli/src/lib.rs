@@ -2,18 +2,18 @@
 //!
 //! The modules in reading order; data flows down the list from `capture` on.
 
-pub mod sys;
-pub mod target;
-pub mod catalog;
-pub mod plan;
-pub mod touch;
-pub mod attach;
-pub mod event;
-pub mod capture;
 pub mod aggregate;
-pub mod table;
-pub mod sink;
-pub mod session;
-pub mod demo;
-pub mod helper;
+pub mod attach;
+pub mod capture;
+pub mod catalog;
 pub mod cli;
+pub mod demo;
+pub mod event;
+pub mod helper;
+pub mod plan;
+pub mod session;
+pub mod sink;
+pub mod sys;
+pub mod table;
+pub mod target;
+pub mod touch;

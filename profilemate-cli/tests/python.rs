@@ -308,3 +308,79 @@ fn says_what_is_no_supported_python() {
         Err(IdentifyError::Maps { .. })
     ));
 }
+
+/// The table of one version never passes for another.
+#[test]
+fn a_wrong_layout_is_refused() {
+    use profilemate::target::python::{LayoutError, Version, validate};
+    for_each(|target| {
+        for minor in (9..=15).filter(|minor| *minor != target.layout.version.minor) {
+            let mut interpreter = target.interpreter.clone();
+            interpreter.version = Version { minor, patch: None };
+            let error = validate(&interpreter, &target.memory).unwrap_err();
+            assert_ne!(error.hint(), "", "{error}");
+            println!("  as 3.{minor}: {error}");
+        }
+        let mut interpreter = target.interpreter.clone();
+        std::mem::swap(
+            &mut interpreter.symbols.type_code,
+            &mut interpreter.symbols.type_cell,
+        );
+        let error = validate(&interpreter, &target.memory);
+        assert!(
+            matches!(error, Err(LayoutError::Differs { .. })),
+            "{error:?}"
+        );
+        let mut interpreter = target.interpreter.clone();
+        interpreter.text.clear();
+        let error = validate(&interpreter, &target.memory).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("do not share one vectorcall function"),
+            "{error}"
+        );
+    });
+}
+
+/// Other Pythons than the supported ones are named as such (where this machine has them).
+#[test]
+fn other_pythons_are_named() {
+    use profilemate::target::python::{IdentifyError, ProcessMemory, identify};
+    let home = std::env::var("HOME").unwrap_or_default();
+    let versions = std::fs::read_dir(format!("{home}/.pyenv/versions"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut looked_at = 0;
+    for version in versions {
+        let name = version.file_name().to_string_lossy().into_owned();
+        if !["3.6.", "3.7.", "3.8.", "3.9."]
+            .iter()
+            .any(|old| name.starts_with(old))
+        {
+            continue;
+        }
+        let mut child = std::process::Command::new(version.path().join("bin/python3"))
+            .args(["-c", "import sys; print(1, flush=True); sys.stdin.read()"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 1];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let result = identify(child.id(), &ProcessMemory { pid: child.id() });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let minor = name
+            .rsplit_once('.')
+            .map_or(name.as_str(), |(minor, _)| minor)
+            .to_owned();
+        assert!(
+            matches!(&result, Err(IdentifyError::Unsupported { version, .. }) if *version == minor),
+            "{name}: {result:?}"
+        );
+        looked_at += 1;
+    }
+    println!("{looked_at} old versions looked at");
+}

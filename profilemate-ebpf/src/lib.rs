@@ -33,7 +33,9 @@ pub const WORKPLACES: &str = "WORKPLACES";
 /// Program array: the loader puts [`FIELDS_READ`] into entry 0.
 pub const PARTS: &str = "PARTS";
 /// All maps of the object.
-pub const MAPS: [&str; 7] = [EVENTS, SLOTS, PROGRAMS, LAYOUTS, COUNTS_MAP, WORKPLACES, PARTS];
+pub const MAPS: [&str; 7] = [
+    EVENTS, SLOTS, PROGRAMS, LAYOUTS, COUNTS_MAP, WORKPLACES, PARTS,
+];
 
 /// Marker pages, at most; a page's index is the cookie of its uprobe.
 pub const PAGE_COUNT: u32 = 64;

@@ -3,9 +3,19 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // An atomic addition whose result is not used is the one atomic operation that every supported kernel has; the stable
 // library offers none for this target.
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "see above"))]
-#![allow(unexpected_cfgs, reason = "`bpf_target_arch` is set by `cargo xtask bpf build`")]
-#![cfg_attr(not(target_arch = "bpf"), allow(dead_code, reason = "the programs run in the kernel only"))]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(core_intrinsics),
+    allow(internal_features, reason = "see above")
+)]
+#![allow(
+    unexpected_cfgs,
+    reason = "`bpf_target_arch` is set by `cargo xtask bpf build`"
+)]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    allow(dead_code, reason = "the programs run in the kernel only")
+)]
 
 mod probe;
 

@@ -15,7 +15,10 @@ pub fn root() -> bool {
     if unsafe { libc::geteuid() } == 0 {
         return true;
     }
-    assert!(std::env::var_os("PROFILEMATE_REQUIRE_ROOT").is_none(), "this test must run as root");
+    assert!(
+        std::env::var_os("PROFILEMATE_REQUIRE_ROOT").is_none(),
+        "this test must run as root"
+    );
     println!("skipped: not root");
     false
 }
@@ -28,7 +31,11 @@ pub fn binary() -> PathBuf {
         path.pop();
     }
     let binary = path.join("profilemate");
-    assert!(binary.exists(), "{} is missing: run `cargo build -p profilemate-cli` first", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build -p profilemate-cli` first",
+        binary.display()
+    );
     binary
 }
 
@@ -38,7 +45,12 @@ pub struct Guard(pub Child);
 impl Guard {
     /// Starts a command.
     pub fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+        Self(
+            command
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        )
     }
 
     /// Process id.
@@ -59,7 +71,11 @@ impl Guard {
             if let Some(status) = self.0.try_wait().expect("the child can be waited for") {
                 return status.code().unwrap_or(-1);
             }
-            assert!(Instant::now() < deadline, "process {} did not end within {limit:?}", self.pid());
+            assert!(
+                Instant::now() < deadline,
+                "process {} did not end within {limit:?}",
+                self.pid()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -84,7 +100,10 @@ impl Drop for Guard {
 pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
+        assert!(
+            Instant::now() < deadline,
+            "waited {limit:?} in vain for {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -103,22 +122,63 @@ pub type Row = BTreeMap<String, String>;
 impl Session {
     /// The only session below `output`.
     pub fn only(output: &Path) -> Self {
-        let folders: Vec<PathBuf> =
-            std::fs::read_dir(output).expect("output folder").map(|entry| entry.expect("entry").path()).collect();
-        assert_eq!(folders.len(), 1, "one session in {}: {folders:?}", output.display());
+        let folders: Vec<PathBuf> = std::fs::read_dir(output)
+            .expect("output folder")
+            .map(|entry| entry.expect("entry").path())
+            .collect();
+        assert_eq!(
+            folders.len(),
+            1,
+            "one session in {}: {folders:?}",
+            output.display()
+        );
         Self::open(&folders[0])
     }
 
     /// The session in `folder`.
     pub fn open(folder: &Path) -> Self {
         let text = std::fs::read_to_string(folder.join("metadata.json")).expect("metadata.json");
-        Self { folder: folder.to_owned(), metadata: serde_json::from_str(&text).expect("metadata.json is JSON") }
+        Self {
+            folder: folder.to_owned(),
+            metadata: serde_json::from_str(&text).expect("metadata.json is JSON"),
+        }
     }
 
     /// All rows of a table.
     pub fn rows(&self, table: &str) -> Vec<Row> {
         let path = self.folder.join(format!("{table}.csv"));
-        let mut reader = csv::Reader::from_path(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        reader.deserialize().map(|row| row.unwrap_or_else(|error| panic!("{}: {error}", path.display()))).collect()
+        let mut reader = csv::Reader::from_path(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        reader
+            .deserialize()
+            .map(|row| row.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+            .collect()
     }
+}
+
+/// The ledger must be exact: every pass through a probed instruction is delivered, lost or filtered. Gives the lost.
+pub fn assert_ledger_exact(session: &Session) -> u64 {
+    let ledger = &session.metadata["ledger"];
+    let number = |name: &str| {
+        ledger[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("ledger.{name} in {ledger}"))
+    };
+    assert_eq!(
+        number("fired"),
+        number("submitted") + number("lost") + number("filtered"),
+        "{ledger}"
+    );
+    assert_eq!(number("received"), number("submitted"), "{ledger}");
+    let errors = &session.metadata["events"]["decode_errors"];
+    assert_eq!(errors.as_u64(), Some(0), "{}", session.metadata["events"]);
+    number("lost")
+}
+
+/// As [`assert_ledger_exact`], and the pages' own counts agree. Only where the target outlives the session: the page
+/// of a process that has ended can no longer be read.
+pub fn assert_marks_exact(session: &Session) -> u64 {
+    let ledger = &session.metadata["ledger"];
+    assert_eq!(ledger["page_marks"], ledger["fired"], "{ledger}");
+    assert_ledger_exact(session)
 }

@@ -12,7 +12,9 @@ use crate::Guard;
 /// and a failure where `PROFILEMATE_REQUIRE_VLLM=1` says that it must be.
 pub fn python(version: &str) -> Option<PathBuf> {
     let home = std::env::var("HOME").unwrap_or_default();
-    let python = PathBuf::from(home).join(format!(".cache/profilemate/vllm-{version}-python3.12/bin/python"));
+    let python = PathBuf::from(home).join(format!(
+        ".cache/profilemate/vllm-{version}-python3.12/bin/python"
+    ));
     if python.exists() {
         return Some(python);
     }
@@ -35,7 +37,11 @@ pub struct Run {
 impl Run {
     /// The reference's events of one kind.
     pub fn events(&self, kind: &str) -> Vec<(u32, &Value)> {
-        self.reference.iter().filter(|(_, event)| event["e"] == kind).map(|(pid, event)| (*pid, event)).collect()
+        self.reference
+            .iter()
+            .filter(|(_, event)| event["e"] == kind)
+            .map(|(pid, event)| (*pid, event))
+            .collect()
     }
 }
 
@@ -60,7 +66,11 @@ pub fn start(python: &Path, folder: &Path, arguments: &[&str]) -> Driver {
         .arg(&reference)
         .stdout(out.try_clone().expect("a second handle"))
         .stderr(Stdio::from(out));
-    Driver { guard: Guard::start(&mut command), log, reference }
+    Driver {
+        guard: Guard::start(&mut command),
+        log,
+        reference,
+    }
 }
 
 impl Driver {
@@ -73,11 +83,26 @@ impl Driver {
     pub fn finish(mut self) -> Run {
         let code = self.guard.wait(Duration::from_secs(400));
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let tail: String = log.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+        let tail: String = log
+            .lines()
+            .rev()
+            .take(30)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+            .join("\n");
         assert_eq!(code, 0, "the driver failed:\n{tail}");
-        let line = log.lines().rev().find_map(|line| line.strip_prefix("RESULT ")).expect("a RESULT line");
+        let line = log
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("RESULT "))
+            .expect("a RESULT line");
         let result = serde_json::from_str(line).expect("RESULT is JSON");
-        Run { result, reference: read_reference(&self.reference) }
+        Run {
+            result,
+            reference: read_reference(&self.reference),
+        }
     }
 }
 
@@ -85,8 +110,17 @@ fn read_reference(folder: &Path) -> Vec<(u32, Value)> {
     let mut events = Vec::new();
     for entry in std::fs::read_dir(folder).expect("reference folder") {
         let path = entry.expect("entry").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let Some(pid) = name.strip_prefix("pmref-").and_then(|rest| rest.strip_suffix(".events.jsonl")) else { continue };
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .to_owned();
+        let Some(pid) = name
+            .strip_prefix("pmref-")
+            .and_then(|rest| rest.strip_suffix(".events.jsonl"))
+        else {
+            continue;
+        };
         let pid: u32 = pid.parse().expect("a pid in the file name");
         for line in std::fs::read_to_string(&path).expect("events").lines() {
             events.push((pid, serde_json::from_str(line).expect("a JSON line")));

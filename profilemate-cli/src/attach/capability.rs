@@ -39,7 +39,10 @@ impl Capabilities {
             release,
             bpf: has(CAP_BPF) || has(CAP_SYS_ADMIN),
             perfmon: has(CAP_PERFMON) || has(CAP_SYS_ADMIN),
-            uprobe_pmu: read("/sys/bus/event_source/devices/uprobe/type").trim().parse().ok(),
+            uprobe_pmu: read("/sys/bus/event_source/devices/uprobe/type")
+                .trim()
+                .parse()
+                .ok(),
             lockdown: lockdown(&read("/sys/kernel/security/lockdown")),
         }
     }
@@ -52,7 +55,10 @@ impl Capabilities {
                 .into_iter()
                 .filter_map(|(has, name)| (!has).then_some(name))
                 .collect();
-            missing.push(format!("run with `sudo`; this process lacks {}", names.join(" and ")));
+            missing.push(format!(
+                "run with `sudo`; this process lacks {}",
+                names.join(" and ")
+            ));
         }
         if self.version.is_some_and(|version| version < OLDEST_KERNEL) {
             missing.push(format!(
@@ -64,7 +70,10 @@ impl Capabilities {
             missing.push("use a kernel with CONFIG_UPROBE_EVENTS, and mount sysfs; there are no uprobe events here".into());
         }
         if self.lockdown.as_deref() == Some("confidentiality") {
-            missing.push("leave lockdown's confidentiality mode, which forbids programs to read memory".into());
+            missing.push(
+                "leave lockdown's confidentiality mode, which forbids programs to read memory"
+                    .into(),
+            );
         }
         missing
     }
@@ -116,13 +125,19 @@ mod tests {
 
     #[test]
     fn the_chosen_lockdown_mode_is_in_brackets() {
-        assert_eq!(lockdown("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(
+            lockdown("none [integrity] confidentiality\n").as_deref(),
+            Some("integrity")
+        );
         assert_eq!(lockdown(""), None);
     }
 
     #[test]
     fn effective_capabilities_are_read() {
-        assert_eq!(effective("Name:\tx\nCapEff:\t000001ffffffffff\n"), 0x1ff_ffff_ffff);
+        assert_eq!(
+            effective("Name:\tx\nCapEff:\t000001ffffffffff\n"),
+            0x1ff_ffff_ffff
+        );
         assert_eq!(effective("nothing"), 0);
     }
 

@@ -91,7 +91,10 @@ pub enum Error {
 
 /// Makes an error of a refused program.
 pub(super) fn refused(program: &'static str, source: ProgramError) -> Error {
-    Error::Refused { program, source: Box::new(source) }
+    Error::Refused {
+        program,
+        source: Box::new(source),
+    }
 }
 
 impl Error {

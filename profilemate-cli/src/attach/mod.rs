@@ -17,9 +17,9 @@ pub use ring::Reader;
 
 use crate::event::Ledger;
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
+use aya::programs::UProbe;
 use aya::programs::links::FdLink;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
-use aya::programs::UProbe;
 use aya::{Ebpf, EbpfLoader};
 use profilemate_common::page;
 use profilemate_common::path::{OPS, Program};
@@ -45,7 +45,9 @@ pub struct Options {
 impl Default for Options {
     /// 16 MiB: one second of stall at 200,000 events of 64 bytes a second.
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20 }
+        Self {
+            ring_bytes: 16 << 20,
+        }
     }
 }
 
@@ -84,14 +86,19 @@ impl Kernel {
     pub fn load(options: Options) -> Result<Self, Error> {
         let mut ebpf = load_object(options.ring_bytes)?;
         for name in object::PROGRAM_NAMES {
-            uprobe(&mut ebpf, name)?.load().map_err(|source| error::refused(name, source))?;
+            uprobe(&mut ebpf, name)?
+                .load()
+                .map_err(|source| error::refused(name, source))?;
         }
         let fields_read = uprobe(&mut ebpf, object::FIELDS_READ)?
             .fd()
             .and_then(|fd| fd.try_clone().map_err(Into::into))
             .map_err(|source| error::refused(object::FIELDS_READ, source))?;
         let mut parts: ProgramArray<MapData> = take(&mut ebpf, object::PARTS)?;
-        parts.set(0, &fields_read, 0).map_err(|source| Error::Map { map: object::PARTS, source })?;
+        parts.set(0, &fields_read, 0).map_err(|source| Error::Map {
+            map: object::PARTS,
+            source,
+        })?;
         let slots = usize::from(PAGES) * page::SLOTS;
         Ok(Self {
             slots: take(&mut ebpf, object::SLOTS)?,
@@ -109,7 +116,11 @@ impl Kernel {
     /// maps it now or later. The records carry `page`.
     pub fn attach_page(&mut self, path: &Path, offset: u64, page: u16) -> Result<Link, Error> {
         if page >= PAGES {
-            return Err(Error::OutOfRange { what: "page", value: page.into(), limit: PAGES.into() });
+            return Err(Error::OutOfRange {
+                what: "page",
+                value: page.into(),
+                limit: PAGES.into(),
+            });
         }
         let fd = attach(&mut self.ebpf, path, offset, page.into())?;
         Ok(Link { _fd: fd, page })
@@ -125,14 +136,31 @@ impl Kernel {
             ("layout", program.layout, object::LAYOUT_COUNT),
         ] {
             if value >= limit {
-                return Err(Error::OutOfRange { what, value: value.into(), limit: limit.into() });
+                return Err(Error::OutOfRange {
+                    what,
+                    value: value.into(),
+                    limit: limit.into(),
+                });
             }
         }
-        let index = self.indices.take(Instant::now()).ok_or(Error::TooManyPrograms { limit: object::PROGRAM_COUNT })?;
+        let index = self
+            .indices
+            .take(Instant::now())
+            .ok_or(Error::TooManyPrograms {
+                limit: object::PROGRAM_COUNT,
+            })?;
         self.programs
             .set(index, Wire(*program), 0)
-            .map_err(|source| Error::Map { map: object::PROGRAMS, source })?;
-        self.slots.set(at, index + 1, 0).map_err(|source| Error::Map { map: object::SLOTS, source })?;
+            .map_err(|source| Error::Map {
+                map: object::PROGRAMS,
+                source,
+            })?;
+        self.slots
+            .set(at, index + 1, 0)
+            .map_err(|source| Error::Map {
+                map: object::SLOTS,
+                source,
+            })?;
         self.retire(at, Some(index));
         Ok(())
     }
@@ -140,7 +168,10 @@ impl Kernel {
     /// Has the events of `slot` on `page` tell nothing but the call, until a program is set.
     pub fn clear_slot(&mut self, page: u16, slot: u8) -> Result<(), Error> {
         let at = position(page, slot)?;
-        self.slots.set(at, 0, 0).map_err(|source| Error::Map { map: object::SLOTS, source })?;
+        self.slots.set(at, 0, 0).map_err(|source| Error::Map {
+            map: object::SLOTS,
+            source,
+        })?;
         self.retire(at, None);
         Ok(())
     }
@@ -154,14 +185,21 @@ impl Kernel {
                 limit: object::LAYOUT_COUNT.into(),
             });
         }
-        self.layouts.set(index, Wire(*layout), 0).map_err(|source| Error::Map { map: object::LAYOUTS, source })
+        self.layouts
+            .set(index, Wire(*layout), 0)
+            .map_err(|source| Error::Map {
+                map: object::LAYOUTS,
+                source,
+            })
     }
 
     /// The kernel side's counts since it was loaded, summed over CPUs. Exact when no event is under way.
     pub fn ledger(&self) -> Result<Ledger, Error> {
         let sum = |index: u32| -> Result<u64, Error> {
-            let values =
-                self.counts.get(&index, 0).map_err(|source| Error::Map { map: object::COUNTS_MAP, source })?;
+            let values = self.counts.get(&index, 0).map_err(|source| Error::Map {
+                map: object::COUNTS_MAP,
+                source,
+            })?;
             Ok(values.iter().sum())
         };
         Ok(Ledger {
@@ -200,10 +238,18 @@ pub const PAGES: u16 = object::PAGE_COUNT as u16;
 /// Position of a slot in the map of slots.
 fn position(page: u16, slot: u8) -> Result<u32, Error> {
     if page >= PAGES {
-        return Err(Error::OutOfRange { what: "page", value: page.into(), limit: PAGES.into() });
+        return Err(Error::OutOfRange {
+            what: "page",
+            value: page.into(),
+            limit: PAGES.into(),
+        });
     }
     if usize::from(slot) >= page::SLOTS {
-        return Err(Error::OutOfRange { what: "slot", value: slot.into(), limit: page::SLOTS as u64 });
+        return Err(Error::OutOfRange {
+            what: "slot",
+            value: slot.into(),
+            limit: page::SLOTS as u64,
+        });
     }
     Ok(u32::from(page) * page::SLOTS as u32 + u32::from(slot))
 }
@@ -214,22 +260,35 @@ fn load_object(ring_bytes: u32) -> Result<Ebpf, Error> {
     if cfg!(debug_assertions)
         && let Some(path) = std::env::var_os("PROFILEMATE_OBJECT")
     {
-        let read = std::fs::read(&path).map_err(|source| Error::Object { path: path.into(), source })?;
+        let read = std::fs::read(&path).map_err(|source| Error::Object {
+            path: path.into(),
+            source,
+        })?;
         bytes = Cow::Owned(read);
     }
     EbpfLoader::new()
         .map_max_entries(object::EVENTS, ring_bytes)
         .load(&bytes)
-        .map_err(|source| Error::Load { source: Box::new(source) })
+        .map_err(|source| Error::Load {
+            source: Box::new(source),
+        })
 }
 
 /// Attaches `method_called`.
 fn attach(ebpf: &mut Ebpf, path: &Path, offset: u64, cookie: u64) -> Result<FdLink, Error> {
-    let failed = |source| Error::Attach { path: path.into(), offset, source: Box::new(source) };
+    let failed = |source| Error::Attach {
+        path: path.into(),
+        offset,
+        source: Box::new(source),
+    };
     let probe = uprobe(ebpf, object::METHOD_CALLED)?;
-    let point =
-        UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
-    let id = probe.attach(point, path, UProbeScope::AllProcesses).map_err(failed)?;
+    let point = UProbeAttachPoint {
+        location: UProbeAttachLocation::AbsoluteOffset(offset),
+        cookie: Some(cookie),
+    };
+    let id = probe
+        .attach(point, path, UProbeScope::AllProcesses)
+        .map_err(failed)?;
     let link = probe.take_link(id).map_err(failed)?;
     FdLink::try_from(link).map_err(|_| Error::OldKernel)
 }

@@ -62,7 +62,11 @@ pub fn probe_nop5() -> Result<Nop5, Error> {
     let answer = child.answer().map_err(failed)?;
     drop(child);
     drop(link);
-    Ok(if answer == Some(SURVIVED) { Nop5::Safe } else { Nop5::Unsafe })
+    Ok(if answer == Some(SURVIVED) {
+        Nop5::Safe
+    } else {
+        Nop5::Unsafe
+    })
 }
 
 /// A memfd with the code.
@@ -101,7 +105,11 @@ impl Child {
         if pid < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { pid, go: go.into(), said: said.into() })
+        Ok(Self {
+            pid,
+            go: go.into(),
+            said: said.into(),
+        })
     }
 
     /// The child's next word; `None` if it ended or took too long.
@@ -109,7 +117,11 @@ impl Child {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut poll = libc::pollfd { fd: self.said.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let mut poll = libc::pollfd {
+                fd: self.said.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
             // SAFETY: one valid element.
             let ready = unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as i32) };
             if ready < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
@@ -156,7 +168,10 @@ unsafe fn child(page: i32, wait: i32, say: i32) -> ! {
     unsafe {
         libc::setpgid(0, 0);
         // A crash is expected: no core file, please.
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
         libc::signal(libc::SIGSEGV, libc::SIG_DFL);
         let code = libc::mmap(
@@ -187,7 +202,10 @@ unsafe fn child(page: i32, wait: i32, say: i32) -> ! {
         }
         let mut status = 0;
         let ended = libc::waitpid(grandchild, &raw mut status, 0);
-        let survived = grandchild > 0 && ended == grandchild && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+        let survived = grandchild > 0
+            && ended == grandchild
+            && libc::WIFEXITED(status)
+            && libc::WEXITSTATUS(status) == 0;
         word = if survived { SURVIVED } else { DIED };
         libc::write(say, (&raw const word).cast(), 1);
         libc::_exit(0)

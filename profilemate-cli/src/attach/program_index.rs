@@ -15,7 +15,12 @@ pub(super) struct ProgramIndices {
 impl ProgramIndices {
     /// The indices less than `limit`.
     pub(super) fn new(limit: u32, quarantine: Duration) -> Self {
-        Self { fresh: 0, limit, quarantine, returned: VecDeque::new() }
+        Self {
+            fresh: 0,
+            limit,
+            quarantine,
+            returned: VecDeque::new(),
+        }
     }
 
     /// An index that no event can be reading at `now`.

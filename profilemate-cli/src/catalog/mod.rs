@@ -111,15 +111,22 @@ impl Catalog {
     /// # Panics
     /// If the embedded file does not parse, which a test holds.
     pub fn vllm() -> Self {
-        toml::from_str(VLLM).expect("the embedded catalogue parses; `the_catalogue_parses` holds it")
+        toml::from_str(VLLM)
+            .expect("the embedded catalogue parses; `the_catalogue_parses` holds it")
     }
 
     /// The methods of `version` that feed one of `tables` (`None`: all).
-    pub fn select<'a>(&'a self, version: &Version, wanted: impl Fn(&str) -> bool) -> Vec<&'a Method> {
+    pub fn select<'a>(
+        &'a self,
+        version: &Version,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Vec<&'a Method> {
         self.methods
             .iter()
             .filter(|method| method.versions.matches(version))
-            .filter(|method| method.tables.is_empty() || method.tables.iter().any(|table| wanted(table)))
+            .filter(|method| {
+                method.tables.is_empty() || method.tables.iter().any(|table| wanted(table))
+            })
             .collect()
     }
 }
@@ -131,7 +138,11 @@ pub fn release(text: &str) -> Option<Version> {
         let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
         digits.parse::<u64>().ok()
     });
-    Some(Version::new(numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
+    Some(Version::new(
+        numbers.next()?,
+        numbers.next()?,
+        numbers.next().unwrap_or(0),
+    ))
 }
 
 #[cfg(test)]
@@ -144,9 +155,17 @@ mod tests {
         assert!(catalog.methods.len() > 20);
         for method in &catalog.methods {
             for table in &method.tables {
-                assert!(crate::table::index_of(table).is_some(), "{}: no table `{table}`", method.id);
+                assert!(
+                    crate::table::index_of(table).is_some(),
+                    "{}: no table `{table}`",
+                    method.id
+                );
             }
-            assert!(method.fields.len() <= profilemate_common::record::FIELDS, "{}", method.id);
+            assert!(
+                method.fields.len() <= profilemate_common::record::FIELDS,
+                "{}",
+                method.id
+            );
         }
     }
 
@@ -165,12 +184,22 @@ mod tests {
         let catalog = Catalog::vllm();
         let ids = |version: &str, table: &str| -> Vec<String> {
             let version = release(version).unwrap();
-            catalog.select(&version, |name| name == table).iter().map(|m| m.qualname.clone()).collect()
+            catalog
+                .select(&version, |name| name == table)
+                .iter()
+                .map(|m| m.qualname.clone())
+                .collect()
         };
         let new = ids("0.32.0", "kv_cache_evictions");
         assert!(new.contains(&"BlockPool._maybe_evict_cached_block".to_owned()));
         assert!(!new.contains(&"Scheduler.schedule".to_owned()));
-        assert!(ids("0.17.1", "cpu_operations_timing").contains(&"GPUModelRunner.postprocess".to_owned()));
-        assert!(!ids("0.32.0", "cpu_operations_timing").contains(&"GPUModelRunner.postprocess".to_owned()));
+        assert!(
+            ids("0.17.1", "cpu_operations_timing")
+                .contains(&"GPUModelRunner.postprocess".to_owned())
+        );
+        assert!(
+            !ids("0.32.0", "cpu_operations_timing")
+                .contains(&"GPUModelRunner.postprocess".to_owned())
+        );
     }
 }

@@ -27,14 +27,20 @@ pub enum Error {
 pub fn user_methods(methods: &[String], fields: &[String]) -> Result<Vec<Method>, Error> {
     let mut parsed: Vec<Field> = Vec::new();
     for text in fields {
-        let (name, path) = text.split_once('=').ok_or_else(|| Error::NotAField(text.clone()))?;
+        let (name, path) = text
+            .split_once('=')
+            .ok_or_else(|| Error::NotAField(text.clone()))?;
         if name.is_empty() || path.is_empty() {
             return Err(Error::NotAField(text.clone()));
         }
         if parsed.iter().any(|field| field.name == name) {
             return Err(Error::Twice(name.to_owned()));
         }
-        parsed.push(Field { name: name.to_owned(), path: path.to_owned(), versions: VersionReq::STAR });
+        parsed.push(Field {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            versions: VersionReq::STAR,
+        });
     }
     if let (true, Some(field)) = (methods.is_empty(), fields.first()) {
         return Err(Error::NoMethod(field.clone()));
@@ -69,16 +75,29 @@ mod tests {
 
     #[test]
     fn a_method_and_its_fields_are_taken_as_typed() {
-        let methods = user_methods(&["a.b:C.d".to_owned()], &["n=self.queue:len".to_owned()]).unwrap();
-        assert_eq!((methods[0].module.as_str(), methods[0].qualname.as_str()), ("a.b", "C.d"));
+        let methods =
+            user_methods(&["a.b:C.d".to_owned()], &["n=self.queue:len".to_owned()]).unwrap();
+        assert_eq!(
+            (methods[0].module.as_str(), methods[0].qualname.as_str()),
+            ("a.b", "C.d")
+        );
         assert_eq!(methods[0].fields[0].path, "self.queue:len");
     }
 
     #[test]
     fn what_is_malformed_is_named() {
-        assert_eq!(user_methods(&["a.b".into()], &[]).unwrap_err(), Error::NotAMethod("a.b".into()));
-        assert_eq!(user_methods(&["a:b".into()], &["x".into()]).unwrap_err(), Error::NotAField("x".into()));
-        assert_eq!(user_methods(&[], &["x=y".into()]).unwrap_err(), Error::NoMethod("x=y".into()));
+        assert_eq!(
+            user_methods(&["a.b".into()], &[]).unwrap_err(),
+            Error::NotAMethod("a.b".into())
+        );
+        assert_eq!(
+            user_methods(&["a:b".into()], &["x".into()]).unwrap_err(),
+            Error::NotAField("x".into())
+        );
+        assert_eq!(
+            user_methods(&[], &["x=y".into()]).unwrap_err(),
+            Error::NoMethod("x=y".into())
+        );
         let twice = user_methods(&["a:b".into()], &["x=y".into(), "x=z".into()]);
         assert_eq!(twice.unwrap_err(), Error::Twice("x".into()));
     }

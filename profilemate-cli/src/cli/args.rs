@@ -7,7 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// See what the engine of a running vLLM server does, step by step.
 #[derive(Debug, Parser)]
-#[command(name = "profilemate", disable_version_flag = true, max_term_width = 100)]
+#[command(
+    name = "profilemate",
+    disable_version_flag = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// Say more on stderr: -v what is done, -vv every decision.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -71,7 +75,13 @@ pub struct Common {
     #[arg(short, long, value_parser = duration)]
     pub duration: Option<Duration>,
     /// Folder in which the session's folder is made.
-    #[arg(short, long, env = "VLLM_PROFILING_DIR", default_value = "/tmp/vllm_profiling", value_name = "DIR")]
+    #[arg(
+        short,
+        long,
+        env = "VLLM_PROFILING_DIR",
+        default_value = "/tmp/vllm_profiling",
+        value_name = "DIR"
+    )]
     pub output: PathBuf,
     /// Fill only these tables. Repeatable.
     #[arg(long, value_name = "TABLE", conflicts_with = "without", value_parser = table)]
@@ -114,7 +124,13 @@ pub struct Replay {
     /// `events.pmrec`, or a session folder that holds one.
     pub recording: PathBuf,
     /// Folder in which the new session folder is made.
-    #[arg(short, long, env = "VLLM_PROFILING_DIR", default_value = "/tmp/vllm_profiling", value_name = "DIR")]
+    #[arg(
+        short,
+        long,
+        env = "VLLM_PROFILING_DIR",
+        default_value = "/tmp/vllm_profiling",
+        value_name = "DIR"
+    )]
     pub output: PathBuf,
 }
 
@@ -132,7 +148,9 @@ pub enum Touch {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: f64 = digits.parse().map_err(|_error| format!("`{text}` is not a duration such as `30s`"))?;
+    let number: f64 = digits
+        .parse()
+        .map_err(|_error| format!("`{text}` is not a duration such as `30s`"))?;
     let unit = match &text[digits.len()..] {
         "ms" => 0.001,
         "" | "s" => 1.0,
@@ -151,12 +169,21 @@ fn table(text: &str) -> Result<String, String> {
     if crate::table::index_of(name).is_some() {
         return Ok(name.to_owned());
     }
-    Err(format!("there is no table `{name}`; there are {}", crate::table::TABLES.iter().map(|table| table.file).collect::<Vec<_>>().join(", ")))
+    Err(format!(
+        "there is no table `{name}`; there are {}",
+        crate::table::TABLES
+            .iter()
+            .map(|table| table.file)
+            .collect::<Vec<_>>()
+            .join(", ")
+    ))
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_error| format!("`{text}` is not a size such as `16M`"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_error| format!("`{text}` is not a size such as `16M`"))?;
     let factor = match &text[digits.len()..] {
         "" | "B" => 1,
         "K" | "k" | "KiB" => 1 << 10,
@@ -167,7 +194,9 @@ fn ring_size(text: &str) -> Result<u32, String> {
     if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) {
         return Ok(bytes as u32);
     }
-    Err(format!("the ring buffer's size must be a power of two between 4K and 1024M, not {text}"))
+    Err(format!(
+        "the ring buffer's size must be a power of two between 4K and 1024M, not {text}"
+    ))
 }
 
 #[cfg(test)]
@@ -185,7 +214,12 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert!(duration("0s").is_err() && duration("x").is_err() && duration("3d").is_err() && duration("-1s").is_err());
+        assert!(
+            duration("0s").is_err()
+                && duration("x").is_err()
+                && duration("3d").is_err()
+                && duration("-1s").is_err()
+        );
         assert_eq!(ring_size("16M"), Ok(16 << 20));
         assert!(ring_size("3M").is_err() && ring_size("1K").is_err());
     }

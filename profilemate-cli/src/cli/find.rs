@@ -8,7 +8,9 @@ use crate::target::role;
 
 /// Checks the pids that were given.
 pub(super) fn given(pids: &[u32]) -> Result<BTreeSet<u32>, Failure> {
-    pids.iter().map(|&pid| process::target(pid).map(|seen| seen.pid).map_err(failure)).collect()
+    pids.iter()
+        .map(|&pid| process::target(pid).map(|seen| seen.pid).map_err(failure))
+        .collect()
 }
 
 /// The one vLLM server of this host.
@@ -32,9 +34,16 @@ pub(super) fn only_server() -> Result<BTreeSet<u32>, Failure> {
 
 /// The topmost processes that look like vLLM.
 fn servers(all: &[Seen]) -> Vec<&Seen> {
-    let like: BTreeSet<u32> =
-        all.iter().filter(|seen| !seen.ended && role::looks_like_vllm(seen)).map(|seen| seen.pid).collect();
-    let parent = |pid: u32| all.iter().find(|seen| seen.pid == pid).map(|seen| seen.parent);
+    let like: BTreeSet<u32> = all
+        .iter()
+        .filter(|seen| !seen.ended && role::looks_like_vllm(seen))
+        .map(|seen| seen.pid)
+        .collect();
+    let parent = |pid: u32| {
+        all.iter()
+            .find(|seen| seen.pid == pid)
+            .map(|seen| seen.parent)
+    };
     let mut roots: Vec<&Seen> = all
         .iter()
         .filter(|seen| like.contains(&seen.pid))
@@ -59,7 +68,9 @@ fn servers(all: &[Seen]) -> Vec<&Seen> {
 
 fn failure(error: Error) -> Failure {
     let hint = match &error {
-        Error::NoSuchPid(_) => "`pgrep -af vllm` lists candidates; in a container give the host's pid",
+        Error::NoSuchPid(_) => {
+            "`pgrep -af vllm` lists candidates; in a container give the host's pid"
+        }
         Error::Zombie(_) => "its parent has not collected it; there is nothing left to trace",
         Error::KernelThread(_) | Error::Own(_) => "give the pid of the server",
         Error::Proc(_) => "mount /proc",
@@ -72,7 +83,14 @@ mod tests {
     use super::*;
 
     fn seen(pid: u32, parent: u32, command: &str) -> Seen {
-        Seen { pid, parent, started: 0, comm: String::new(), command: command.into(), ended: false }
+        Seen {
+            pid,
+            parent,
+            started: 0,
+            comm: String::new(),
+            command: command.into(),
+            ended: false,
+        }
     }
 
     #[test]

@@ -19,7 +19,11 @@ pub fn main() -> std::process::ExitCode {
         Err(error) => {
             let help = !error.use_stderr();
             let _shown = error.print();
-            return if help { Exit::Done.into() } else { Exit::Usage.into() };
+            return if help {
+                Exit::Done.into()
+            } else {
+                Exit::Usage.into()
+            };
         }
     };
     print::start_log(cli.verbose);
@@ -32,8 +36,11 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
-        None => Err(Failure::new(Exit::Usage, anyhow::anyhow!("say what to do: trace, demo, detach or replay"))
-            .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
+        None => Err(Failure::new(
+            Exit::Usage,
+            anyhow::anyhow!("say what to do: trace, demo, detach or replay"),
+        )
+        .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
     };
     match done {
         Ok(exit) => exit.into(),

@@ -1,5 +1,9 @@
 //! What is shown: on stdout only what was asked for, everything else on stderr.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the room that prints"
+)]
 
 use std::io::Write as _;
 
@@ -15,7 +19,12 @@ pub(super) fn start_log(verbose: u8) {
     env_logger::Builder::new()
         .filter_module("profilemate", level)
         .format(|buffer, record| {
-            writeln!(buffer, "{}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
+            writeln!(
+                buffer,
+                "{}: {}",
+                record.level().as_str().to_ascii_lowercase(),
+                record.args()
+            )
         })
         .init();
 }
@@ -25,8 +34,14 @@ pub(super) fn version(long: bool) {
     println!("profilemate {}", env!("CARGO_PKG_VERSION"));
     if long {
         let object = format!("profilemate.{}.o", std::env::consts::ARCH);
-        let hash = profilemate_ebpf::OBJECT_SHA256.lines().find(|line| line.ends_with(&object)).unwrap_or("unknown");
-        println!("ebpf object: sha256 {hash} ({} bytes)", profilemate_ebpf::OBJECT.len());
+        let hash = profilemate_ebpf::OBJECT_SHA256
+            .lines()
+            .find(|line| line.ends_with(&object))
+            .unwrap_or("unknown");
+        println!(
+            "ebpf object: sha256 {hash} ({} bytes)",
+            profilemate_ebpf::OBJECT.len()
+        );
         for line in profilemate_ebpf::TOOLCHAIN.lines() {
             println!("built with: {line}");
         }

@@ -12,17 +12,24 @@ use crate::target::process;
 
 /// `trace`.
 pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
-    let methods = catalog::user_methods(&trace.method, &trace.field).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let methods = catalog::user_methods(&trace.method, &trace.field)
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
     let assume = match &trace.assume_vllm {
         Some(text) => Some(catalog::release(text).ok_or_else(|| {
-            Failure::new(Exit::Usage, anyhow::anyhow!("`{text}` is not a version such as 0.32.0"))
+            Failure::new(
+                Exit::Usage,
+                anyhow::anyhow!("`{text}` is not a version such as 0.32.0"),
+            )
         })?),
         None => None,
     };
     let mut options = Options {
         roots: BTreeSet::new(),
         touch: trace.touch,
-        wanted: Wanted { only: trace.common.only.clone(), without: trace.common.without.clone() },
+        wanted: Wanted {
+            only: trace.common.only.clone(),
+            without: trace.common.without.clone(),
+        },
         methods,
         assume,
         ring_bytes: trace.common.ring_size,
@@ -34,14 +41,25 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
     };
     if !trace.run.is_empty() {
         if !trace.pid.is_empty() {
-            return Err(Failure::new(Exit::Usage, anyhow::anyhow!("give --pid or a command, not both")));
+            return Err(Failure::new(
+                Exit::Usage,
+                anyhow::anyhow!("give --pid or a command, not both"),
+            ));
         }
         return started(options, &trace.run);
     }
-    options.roots = if trace.pid.is_empty() { find::only_server()? } else { find::given(&trace.pid)? };
+    options.roots = if trace.pid.is_empty() {
+        find::only_server()?
+    } else {
+        find::given(&trace.pid)?
+    };
     if trace.dry_run {
         let plan = session::plan(&options)?;
-        print::data(&if options.json { format!("{:#}", plan.json()) } else { plan.text() });
+        print::data(&if options.json {
+            format!("{:#}", plan.json())
+        } else {
+            plan.text()
+        });
         return Ok(Exit::Done);
     }
     finished(&options, session::run(&options, false)?)
@@ -50,7 +68,10 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
 /// `trace -- CMD`.
 fn started(mut options: Options, words: &[String]) -> Result<Exit, Failure> {
     let Some((program, arguments)) = words.split_first() else {
-        return Err(Failure::new(Exit::Usage, anyhow::anyhow!("there is no command behind `--`")));
+        return Err(Failure::new(
+            Exit::Usage,
+            anyhow::anyhow!("there is no command behind `--`"),
+        ));
     };
     let mut command = Command::new(program);
     command.args(arguments);
@@ -58,12 +79,16 @@ fn started(mut options: Options, words: &[String]) -> Result<Exit, Failure> {
     let _helper = match options.touch {
         Touch::None => None,
         Touch::Probes | Touch::Helper => Some(
-            crate::helper::prepare(&mut command, &options.methods)
-                .map_err(|error| Failure::new(Exit::Output, error).hint("is the temporary folder writable?"))?,
+            crate::helper::prepare(&mut command, &options.methods).map_err(|error| {
+                Failure::new(Exit::Output, error).hint("is the temporary folder writable?")
+            })?,
         ),
     };
     let child = command.spawn().map_err(|error| {
-        Failure::new(Exit::NoTarget, anyhow::Error::new(error).context(format!("cannot start `{program}`")))
+        Failure::new(
+            Exit::NoTarget,
+            anyhow::Error::new(error).context(format!("cannot start `{program}`")),
+        )
     })?;
     let guard = Started(child);
     options.roots = BTreeSet::from([guard.0.id()]);
@@ -90,19 +115,26 @@ impl Drop for Started {
 
 /// `demo`.
 pub(super) fn demo(demo: &Demo, quiet: bool) -> Result<Exit, Failure> {
-    let duration = demo.common.duration.unwrap_or(std::time::Duration::from_secs(8));
+    let duration = demo
+        .common
+        .duration
+        .unwrap_or(std::time::Duration::from_secs(8));
     let target = DemoTarget::start(&crate::demo::Options {
         duration: duration + std::time::Duration::from_secs(5),
         python: demo.python.clone(),
         ..crate::demo::Options::default()
     })
     .map_err(|error| {
-        Failure::new(Exit::NoTarget, error).hint("any Python of 3.10, 3.12 or 3.13 will do; `--python PATH` names one")
+        Failure::new(Exit::NoTarget, error)
+            .hint("any Python of 3.10, 3.12 or 3.13 will do; `--python PATH` names one")
     })?;
     if !quiet {
         print::note(&format!(
             "demo target: process {} (engine {}, worker {:?}) on {}",
-            target.pid, target.engine_core, target.workers, target.interpreter.path.display()
+            target.pid,
+            target.engine_core,
+            target.workers,
+            target.interpreter.path.display()
         ));
     }
     let options = demo_options(&demo.common, target.pid, duration, quiet);
@@ -115,7 +147,10 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
     Options {
         roots: BTreeSet::from([pid]),
         touch: Touch::Probes,
-        wanted: Wanted { only: common.only.clone(), without: common.without.clone() },
+        wanted: Wanted {
+            only: common.only.clone(),
+            without: common.without.clone(),
+        },
         methods: Vec::new(),
         assume: None,
         ring_bytes: common.ring_size,
@@ -136,15 +171,28 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
         }
     }
     if !options.quiet {
-        print::note(&format!("{}; {} processes were attached", done.reason, done.attached));
+        print::note(&format!(
+            "{}; {} processes were attached",
+            done.reason, done.attached
+        ));
         for (table, rows) in &done.outcome.rows {
             print::note(&format!("  {table:<24} {rows:>9} rows"));
         }
-        print::note(&format!("  {} events, {} lost", done.outcome.received, done.outcome.lost));
+        print::note(&format!(
+            "  {} events, {} lost",
+            done.outcome.received, done.outcome.lost
+        ));
     }
     print::data(&done.folder.display().to_string());
+    if let Some(trouble) = done.nothing {
+        return Err(trouble.into());
+    }
     let incomplete = done.outcome.lost > 0 || !done.troubles.is_empty();
-    Ok(if options.strict && incomplete { Exit::Incomplete } else { Exit::Done })
+    Ok(if options.strict && incomplete {
+        Exit::Incomplete
+    } else {
+        Exit::Done
+    })
 }
 
 /// `detach`.
@@ -158,7 +206,10 @@ pub(super) fn detach(detach: &Detach) -> Result<Exit, Failure> {
             Ok(PutBack::Nothing) => {}
             Ok(PutBack::Restored(pointers)) => {
                 restored += pointers;
-                print::note(&format!("process {}: {pointers} pointers put back", seen.pid));
+                print::note(&format!(
+                    "process {}: {pointers} pointers put back",
+                    seen.pid
+                ));
             }
             Err(trouble) => {
                 print::note(&format!("process {}: {}", seen.pid, trouble.reason));
@@ -178,15 +229,19 @@ pub(super) fn detach(detach: &Detach) -> Result<Exit, Failure> {
 /// `replay`.
 pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
     let recording = if replay.recording.is_dir() {
-        replay.recording.join(crate::capture::pipeline::CAPTURE_FILE)
+        replay
+            .recording
+            .join(crate::capture::pipeline::CAPTURE_FILE)
     } else {
         replay.recording.clone()
     };
-    std::fs::create_dir_all(&replay.output).map_err(|error| {
-        Failure::new(Exit::Output, anyhow::Error::new(error).context(format!("cannot make `{}`", replay.output.display())))
-    })?;
-    let outcome = crate::capture::replay(&recording, &replay.output).map_err(|error| {
-        let exit = if matches!(error, crate::capture::Error::Sink(_)) { Exit::Output } else { Exit::Failed };
+    let (_, folder) = session::folder(&replay.output, "replay")?;
+    let outcome = crate::capture::replay(&recording, &folder).map_err(|error| {
+        let exit = if matches!(error, crate::capture::Error::Sink(_)) {
+            Exit::Output
+        } else {
+            Exit::Failed
+        };
         Failure::new(exit, error).hint("give a session folder or its `events.pmrec`")
     })?;
     if !quiet {

@@ -5,15 +5,17 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use thiserror::Error;
 
 /// The oldest version that the server runs on.
 const OLDEST: (u32, u32) = (3, 10);
-/// How long an interpreter may take to say its version.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an interpreter is given a moment more to say its version, and how long that is. Ten seconds in all, not
+/// counting those in which this program was not running either.
+const MOMENTS: u32 = 2500;
+const MOMENT: Duration = Duration::from_millis(4);
 /// Names looked for on `PATH`, in this order.
 const NAMES: [&str; 6] = [
     "python3",
@@ -132,7 +134,14 @@ pub fn probe(path: &Path) -> Result<Interpreter, Error> {
         path: path.to_owned(),
         reason,
     };
-    let answer = ask(path).map_err(|_| unusable("it could not be run"))?;
+    let answer = ask(path).map_err(|error| {
+        let late = error.kind() == io::ErrorKind::TimedOut;
+        unusable(if late {
+            "it did not answer in time"
+        } else {
+            "it could not be run"
+        })
+    })?;
     let mut words = answer.trim_end().splitn(3, ' ');
     let mut number = || words.next()?.parse::<u32>().ok();
     let version = number()
@@ -156,17 +165,18 @@ fn ask(path: &Path) -> io::Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let end = Instant::now() + TIMEOUT;
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
-            None => {
-                child.kill()?;
-                child.wait()?;
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+    let mut ended = child.try_wait()?;
+    for _ in 0..MOMENTS {
+        if ended.is_some() {
+            break;
         }
+        std::thread::sleep(MOMENT);
+        ended = child.try_wait()?;
+    }
+    let Some(status) = ended else {
+        child.kill()?;
+        child.wait()?;
+        return Err(io::ErrorKind::TimedOut.into());
     };
     let mut answer = String::new();
     if let Some(output) = child.stdout.take() {

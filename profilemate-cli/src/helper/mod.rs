@@ -57,7 +57,9 @@ pub fn prepare(command: &mut Command, methods: &[Method]) -> Result<Helper, Erro
         python_path.push(":");
         python_path.push(before);
     }
-    command.env("PYTHONPATH", python_path).env("PROFILEMATE_PAGE", plan);
+    command
+        .env("PYTHONPATH", python_path)
+        .env("PROFILEMATE_PAGE", plan);
     Ok(Helper { _folder: folder })
 }
 
@@ -97,10 +99,22 @@ mod tests {
         let helper = prepare(&mut command, &[]).unwrap();
         let folder = helper._folder.path().to_owned();
         assert!(folder.join("sitecustomize.py").exists());
-        let plan: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("plan.json")).unwrap()).unwrap();
-        assert!(plan["methods"].as_array().is_some_and(|methods| methods.len() > 20));
-        assert_eq!(fs::read(folder.join("page.bin")).unwrap().len(), page::CODE_SIZE);
-        let path = command.get_envs().find(|(name, _)| *name == "PYTHONPATH").and_then(|(_, value)| value).unwrap();
+        let plan: serde_json::Value =
+            serde_json::from_slice(&fs::read(folder.join("plan.json")).unwrap()).unwrap();
+        assert!(
+            plan["methods"]
+                .as_array()
+                .is_some_and(|methods| methods.len() > 20)
+        );
+        assert_eq!(
+            fs::read(folder.join("page.bin")).unwrap().len(),
+            page::CODE_SIZE
+        );
+        let path = command
+            .get_envs()
+            .find(|(name, _)| *name == "PYTHONPATH")
+            .and_then(|(_, value)| value)
+            .unwrap();
         assert!(path.to_string_lossy().starts_with(folder.to_str().unwrap()));
     }
 }

@@ -113,7 +113,8 @@ impl MethodPlan {
     /// What one call is expected to cost the target, in nanoseconds, on the machine of docs/overhead.md.
     pub fn cost_ns(&self) -> u32 {
         let mode = self.events.mode();
-        let traps = u32::from(mode & page::MODE_RETURN != 0) + u32::from(mode & page::MODE_ENTRY != 0);
+        let traps =
+            u32::from(mode & page::MODE_RETURN != 0) + u32::from(mode & page::MODE_ENTRY != 0);
         COUNT_NS + traps * (TRAP_NS + self.reads * READ_NS)
     }
 }
@@ -121,11 +122,25 @@ impl MethodPlan {
 impl ProcessPlan {
     /// Takes what a look found. The `first` look decides; a later one adds methods whose modules came.
     pub fn take(&mut self, found: Self, role: Role, first: bool) {
-        let mut methods = if first { Vec::new() } else { std::mem::take(&mut self.methods) };
-        methods.retain(|old| !found.methods.iter().any(|new| new.qualname == old.qualname && new.module == old.module));
+        let mut methods = if first {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.methods)
+        };
+        methods.retain(|old| {
+            !found
+                .methods
+                .iter()
+                .any(|new| new.qualname == old.qualname && new.module == old.module)
+        });
         methods.extend(found.methods.iter().cloned());
         let technique = std::mem::replace(&mut self.technique, Technique::MethodProbes);
-        *self = Self { role, methods, technique, ..found };
+        *self = Self {
+            role,
+            methods,
+            technique,
+            ..found
+        };
     }
 
     /// Marks methods that were found and yet refused: (id, reason).

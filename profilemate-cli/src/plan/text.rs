@@ -16,9 +16,21 @@ pub(super) fn text(plan: &Plan) -> String {
 }
 
 fn process_text(out: &mut String, process: &ProcessPlan) {
-    let engine = process.engine.map(|engine| format!(" engine {engine}")).unwrap_or_default();
-    let rank = process.rank.map(|rank| format!(" rank {rank}")).unwrap_or_default();
-    let _ = writeln!(out, "\nprocess {} ({}{engine}{rank}) {}", process.pid, process.role.name(), process.title);
+    let engine = process
+        .engine
+        .map(|engine| format!(" engine {engine}"))
+        .unwrap_or_default();
+    let rank = process
+        .rank
+        .map(|rank| format!(" rank {rank}"))
+        .unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "\nprocess {} ({}{engine}{rank}) {}",
+        process.pid,
+        process.role.name(),
+        process.title
+    );
     if let (Some(python), Some(file)) = (&process.python, &process.interpreter) {
         let _ = writeln!(out, "  CPython {python}, {file}");
     }
@@ -30,7 +42,11 @@ fn process_text(out: &mut String, process: &ProcessPlan) {
             let _ = writeln!(out, "  not touched: {reason}");
         }
         None => {
-            let _ = writeln!(out, "  technique: {}", process.technique.name().replace('_', " "));
+            let _ = writeln!(
+                out,
+                "  technique: {}",
+                process.technique.name().replace('_', " ")
+            );
         }
     }
     for method in &process.methods {
@@ -40,13 +56,28 @@ fn process_text(out: &mut String, process: &ProcessPlan) {
 
 fn method_text(out: &mut String, method: &MethodPlan) {
     let state = match &method.state {
-        MethodState::Ready => format!("{}, about {} ns a call", method.events.words(), method.cost_ns()),
-        MethodState::NotImported => format!("{}, when {} is imported", method.events.words(), method.module),
+        MethodState::Ready => format!(
+            "{}, about {} ns a call",
+            method.events.words(),
+            method.cost_ns()
+        ),
+        MethodState::NotImported => format!(
+            "{}, when {} is imported",
+            method.events.words(),
+            method.module
+        ),
         MethodState::Unbound(reason) => format!("not bound: {reason}"),
     };
-    let _ = writeln!(out, "  {:<52} {state}", format!("{}:{}", method.module, method.qualname));
+    let _ = writeln!(
+        out,
+        "  {:<52} {state}",
+        format!("{}:{}", method.module, method.qualname)
+    );
     for (name, path, error) in &method.fields {
-        let note = error.as_ref().map(|error| format!("  (not read: {error})")).unwrap_or_default();
+        let note = error
+            .as_ref()
+            .map(|error| format!("  (not read: {error})"))
+            .unwrap_or_default();
         let _ = writeln!(out, "      {name} = {path}{note}");
     }
 }
@@ -114,7 +145,10 @@ mod tests {
                 interpreter: Some("/usr/lib/libpython3.12.so.1.0".into()),
                 vllm: Some("0.32.0".into()),
                 technique: Technique::MethodProbes,
-                methods: vec![method(MethodState::Ready), method(MethodState::Unbound("no such method".into()))],
+                methods: vec![
+                    method(MethodState::Ready),
+                    method(MethodState::Unbound("no such method".into())),
+                ],
             }],
         }
     }
@@ -122,16 +156,29 @@ mod tests {
     #[test]
     fn the_plan_names_process_interpreter_method_technique_fields_and_cost() {
         let text = text(&plan());
-        for part in ["process 7", "CPython 3.12.1", "vLLM 0.32.0", "method probes", "Scheduler.schedule", "2200 ns"] {
+        for part in [
+            "process 7",
+            "CPython 3.12.1",
+            "vLLM 0.32.0",
+            "method probes",
+            "Scheduler.schedule",
+            "2200 ns",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert!(text.contains("running = self.running:len") && text.contains("not bound: no such method"));
+        assert!(
+            text.contains("running = self.running:len")
+                && text.contains("not bound: no such method")
+        );
     }
 
     #[test]
     fn the_plan_as_json_says_the_same() {
         let json = json(&plan());
         assert_eq!(json["processes"][0]["methods"][0]["state"], "ready");
-        assert_eq!(json["processes"][0]["methods"][1]["reason"], "no such method");
+        assert_eq!(
+            json["processes"][0]["methods"][1]["reason"],
+            "no such method"
+        );
     }
 }

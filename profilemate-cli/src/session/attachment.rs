@@ -10,7 +10,9 @@ use crate::attach::{Kernel, Link};
 use crate::cli::Exit;
 use crate::event::{self, Counters, Note, SlotCounters};
 use crate::target::python::{Compiled, Layout, assemble};
-use crate::touch::{MarkerPage, Redirect, VersionCache, VersionWrite, redirect, restore, restore_all};
+use crate::touch::{
+    MarkerPage, Redirect, VersionCache, VersionWrite, redirect, restore, restore_all,
+};
 
 use super::pump::Notes;
 
@@ -29,7 +31,6 @@ pub struct Attachment {
 struct Bound {
     slot: u8,
     function: u64,
-    mode: Mode,
 }
 
 /// What binding needs beside the process itself.
@@ -48,27 +49,74 @@ pub struct Context<'c> {
 
 impl Attachment {
     /// Maps (or finds) the page of a process and probes it. Nothing is redirected yet.
-    pub fn begin(pid: u32, runtime: &Runtime, index: u16, context: &mut Context<'_>) -> Result<Self, Trouble> {
+    pub fn begin(
+        pid: u32,
+        runtime: &Runtime,
+        index: u16,
+        held: &[&MarkerPage],
+        context: &mut Context<'_>,
+    ) -> Result<Self, Trouble> {
         let original = runtime.layout.default_vectorcall;
-        let (page, undone) = MarkerPage::acquire(pid, original)?;
+        let (page, undone) = MarkerPage::acquire(pid, original, held)?;
         if undone.restored + undone.already + undone.left > 0 {
-            log::info!("process {pid}: put back {} functions that an earlier tracer left", undone.restored);
+            log::info!(
+                "process {pid}: put back {} functions that an earlier tracer left",
+                undone.restored
+            );
         }
         match page.stood_ns() {
-            Some(ns) => log::info!("process {pid}: marker page mapped, one thread stood for {} us", ns / 1000),
+            Some(ns) => log::info!(
+                "process {pid}: marker page mapped, one thread stood for {} us",
+                ns / 1000
+            ),
             None => log::info!("process {pid}: marker page of an earlier session reused"),
         }
-        context.kernel.set_layout(u32::from(index), &runtime.layout.kernel)?;
-        context.links.push(context.kernel.attach_page(&page.uprobe_path(), context.site, index)?);
-        let before = page.slots()?.iter().zip(0_u8..).map(|(slot, number)| (number, counters(number, slot))).collect();
-        Ok(Self { page, index, bound: Vec::new(), before, layout: runtime.layout })
+        context
+            .kernel
+            .set_layout(u32::from(index), &runtime.layout.kernel)?;
+        context.links.push(
+            context
+                .kernel
+                .attach_page(&page.uprobe_path(), context.site, index)?,
+        );
+        let before = page
+            .slots()?
+            .iter()
+            .zip(0_u8..)
+            .map(|(slot, number)| (number, counters(number, slot)))
+            .collect();
+        Ok(Self {
+            page,
+            index,
+            bound: Vec::new(),
+            before,
+            layout: runtime.layout,
+        })
     }
 
     /// The attachment of a forked child: the page, its probe and all redirected pointers are its parent's, copied.
     pub fn inherited(&self, child: u32) -> Result<Option<Self>, Trouble> {
-        let Some(page) = self.page.inherited_by(child)? else { return Ok(None) };
-        let before = page.slots()?.iter().zip(0_u8..).map(|(slot, number)| (number, counters(number, slot))).collect();
-        Ok(Some(Self { page, index: self.index, bound: self.bound.clone(), before, layout: self.layout }))
+        let Some(page) = self.page.inherited_by(child)? else {
+            return Ok(None);
+        };
+        let before = page
+            .slots()?
+            .iter()
+            .zip(0_u8..)
+            .map(|(slot, number)| (number, counters(number, slot)))
+            .collect();
+        Ok(Some(Self {
+            page,
+            index: self.index,
+            bound: self.bound.clone(),
+            before,
+            layout: self.layout,
+        }))
+    }
+
+    /// The page.
+    pub fn page(&self) -> &MarkerPage {
+        &self.page
     }
 
     /// Index of the page.
@@ -77,7 +125,11 @@ impl Attachment {
     }
 
     /// Redirects methods into slots of the page, each with its program. Gives those that were not, and why.
-    pub fn bind(&mut self, ready: &[Ready], context: &mut Context<'_>) -> Result<Vec<(String, String)>, Trouble> {
+    pub fn bind(
+        &mut self,
+        ready: &[Ready],
+        context: &mut Context<'_>,
+    ) -> Result<Vec<(String, String)>, Trouble> {
         let mut refused = Vec::new();
         let mut requests = Vec::new();
         let mut chosen = Vec::new();
@@ -97,7 +149,10 @@ impl Attachment {
                     let mode = ready.method.events.mode();
                     self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
-                    self.bound.push(Bound { slot: redirected.slot, function: request.function, mode });
+                    self.bound.push(Bound {
+                        slot: redirected.slot,
+                        function: request.function,
+                    });
                 }
                 Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
             }
@@ -105,12 +160,50 @@ impl Attachment {
         Ok(refused)
     }
 
+    /// Switches on the slots through which the helper's C callables already pass. Nothing is redirected.
+    pub fn bind_stand_ins(
+        &mut self,
+        ready: &[Ready],
+        context: &mut Context<'_>,
+    ) -> Result<Vec<(String, String)>, Trouble> {
+        let slots = self.page.slots()?;
+        let mut refused = Vec::new();
+        for ready in ready {
+            let callee = ready.function.address;
+            let Some(slot) = (0_u8..)
+                .zip(&slots)
+                .find(|(_, slot)| slot.callee == callee)
+                .map(|(slot, _)| slot)
+            else {
+                refused.push((
+                    ready.method.id.clone(),
+                    "the helper has no slot for it".to_owned(),
+                ));
+                continue;
+            };
+            let mode = ready.method.events.mode();
+            self.describe(ready, slot, mode, context)?;
+            self.page.set_skip(slot, self.layout.kernel.false_)?;
+            self.page.set_mode(slot, mode)?;
+            self.bound.push(Bound {
+                slot,
+                function: callee,
+            });
+        }
+        Ok(refused)
+    }
+
     fn request(&self, ready: &Ready) -> Result<Redirect, String> {
         let function = &ready.function;
-        if self.bound.iter().any(|bound| bound.function == function.address) {
+        if self
+            .bound
+            .iter()
+            .any(|bound| bound.function == function.address)
+        {
             return Err("the same function is bound already".to_owned());
         }
-        let ours = (0..page::SLOTS as u8).any(|slot| self.page.vectorcall_address(slot) == function.vectorcall_value);
+        let ours = (0..page::SLOTS as u8)
+            .any(|slot| self.page.vectorcall_address(slot) == function.vectorcall_value);
         if !function.is_default(&self.layout) && !ours {
             return Err(format!(
                 "another tool has changed its vectorcall pointer (to {:#x}); it is left alone",
@@ -121,10 +214,13 @@ impl Attachment {
             function: function.address,
             vectorcall_address: function.vectorcall_address,
             expected: self.layout.default_vectorcall,
-            version: function.version_address.map(|address| VersionWrite { address, value: 0 }),
-            version_cache: function
-                .version_cache_slot
-                .map(|address| VersionCache { address, expected: function.address }),
+            version: function
+                .version_address
+                .map(|address| VersionWrite { address, value: 0 }),
+            version_cache: function.version_cache_slot.map(|address| VersionCache {
+                address,
+                expected: function.address,
+            }),
             // Switched on once the slot's program is there.
             mode: MODE_OFF,
             skip: self.layout.kernel.false_,
@@ -132,7 +228,13 @@ impl Attachment {
     }
 
     /// Says in the stream what the slot holds, and loads what its events read.
-    fn describe(&mut self, ready: &Ready, slot: u8, mode: Mode, context: &mut Context<'_>) -> Result<(), Trouble> {
+    fn describe(
+        &mut self,
+        ready: &Ready,
+        slot: u8,
+        mode: Mode,
+        context: &mut Context<'_>,
+    ) -> Result<(), Trouble> {
         let method = &ready.method;
         context.notes.send(Note::Method(event::Method {
             pid: self.page.pid(),
@@ -152,13 +254,21 @@ impl Attachment {
             .iter()
             .filter_map(|(name, path, compiled)| {
                 let compiled = compiled.as_ref().ok()?.clone();
-                Some((event::Field { name: name.clone(), path: path.clone(), shape: compiled.shape }, compiled))
+                Some((
+                    event::Field {
+                        name: name.clone(),
+                        path: path.clone(),
+                        shape: compiled.shape,
+                    },
+                    compiled,
+                ))
             })
             .unzip();
         *context.next_program += 1;
         let id = *context.next_program;
-        let program = assemble(id, u32::from(self.index), &compiled)
-            .map_err(|error| Trouble::lasting(Exit::Usage, format!("{}: {error}", method.qualname)))?;
+        let program = assemble(id, u32::from(self.index), &compiled).map_err(|error| {
+            Trouble::lasting(Exit::Usage, format!("{}: {error}", method.qualname))
+        })?;
         context.notes.send(Note::Program(event::Program {
             id,
             page: self.index,
@@ -183,7 +293,12 @@ impl Attachment {
                 Some(since(now, self.before.get(&bound.slot)))
             })
             .collect();
-        Some(Counters { pid: self.page.pid(), page: self.index, at_ns, slots })
+        Some(Counters {
+            pid: self.page.pid(),
+            page: self.index,
+            at_ns,
+            slots,
+        })
     }
 
     /// Stops events: calls pass through, and are only counted.
@@ -215,13 +330,24 @@ impl Attachment {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.map_or_else(|| Trouble::lasting(Exit::Failed, "not restored"), Trouble::from))
+        Err(last.map_or_else(
+            || Trouble::lasting(Exit::Failed, "not restored"),
+            Trouble::from,
+        ))
     }
+}
 
-    /// The modes that its slots have, for tests and messages.
-    pub fn modes(&self) -> Vec<(u8, Mode)> {
-        self.bound.iter().map(|bound| (bound.slot, bound.mode)).collect()
-    }
+/// The functions that C callables of the helper call, in the process's page if it has one.
+pub fn stand_ins(pid: u32) -> Option<Vec<u64>> {
+    let page = MarkerPage::find(pid).ok()??;
+    let slots = page.slots().ok()?;
+    Some(
+        slots
+            .iter()
+            .filter(|slot| slot.callee != 0)
+            .map(|slot| slot.callee)
+            .collect(),
+    )
 }
 
 /// What [`put_back`] found in one process.
@@ -241,7 +367,11 @@ pub fn put_back(pid: u32) -> Result<PutBack, Trouble> {
         restored += restore_all(&page)?.restored;
         page.unlock()?;
     }
-    Ok(if restored == 0 { PutBack::Nothing } else { PutBack::Restored(restored) })
+    Ok(if restored == 0 {
+        PutBack::Nothing
+    } else {
+        PutBack::Restored(restored)
+    })
 }
 
 fn counters(number: u8, slot: &page::Slot) -> SlotCounters {
@@ -250,13 +380,22 @@ fn counters(number: u8, slot: &page::Slot) -> SlotCounters {
         calls: slot.calls,
         marks: slot.marks,
         cycles: slot.cycles,
-        histogram: (0_u8..).zip(slot.histogram).filter(|(_, calls)| *calls > 0).collect(),
+        histogram: (0_u8..)
+            .zip(slot.histogram)
+            .filter(|(_, calls)| *calls > 0)
+            .collect(),
     }
 }
 
 fn since(now: SlotCounters, before: Option<&SlotCounters>) -> SlotCounters {
     let Some(before) = before else { return now };
-    let earlier = |bucket: u8| before.histogram.iter().find(|(own, _)| *own == bucket).map_or(0, |(_, calls)| *calls);
+    let earlier = |bucket: u8| {
+        before
+            .histogram
+            .iter()
+            .find(|(own, _)| *own == bucket)
+            .map_or(0, |(_, calls)| *calls)
+    };
     SlotCounters {
         slot: now.slot,
         calls: now.calls.wrapping_sub(before.calls),
@@ -277,9 +416,27 @@ mod tests {
 
     #[test]
     fn counters_of_an_earlier_session_do_not_count() {
-        let before = SlotCounters { slot: 1, calls: 10, marks: 10, cycles: 100, histogram: vec![(5, 10)] };
-        let now = SlotCounters { slot: 1, calls: 13, marks: 11, cycles: 160, histogram: vec![(5, 11), (6, 2)] };
-        let expected = SlotCounters { slot: 1, calls: 3, marks: 1, cycles: 60, histogram: vec![(5, 1), (6, 2)] };
+        let before = SlotCounters {
+            slot: 1,
+            calls: 10,
+            marks: 10,
+            cycles: 100,
+            histogram: vec![(5, 10)],
+        };
+        let now = SlotCounters {
+            slot: 1,
+            calls: 13,
+            marks: 11,
+            cycles: 160,
+            histogram: vec![(5, 11), (6, 2)],
+        };
+        let expected = SlotCounters {
+            slot: 1,
+            calls: 3,
+            marks: 1,
+            cycles: 60,
+            histogram: vec![(5, 1), (6, 2)],
+        };
         assert_eq!(since(now, Some(&before)), expected);
     }
 }

@@ -10,7 +10,8 @@ use crate::cli::args::Touch;
 use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
 use crate::target::process::Seen;
 use crate::target::python::{
-    Compiled, Compiler, Function, Interned, Interpreter, Layout, ProcessMemory, ResolveError, Resolver, identify, validate,
+    Compiled, Compiler, Function, Interned, Interpreter, Layout, ProcessMemory, ResolveError,
+    Resolver, identify, validate,
 };
 use crate::target::role::{self, Role};
 
@@ -30,7 +31,11 @@ impl Runtime {
         let memory = ProcessMemory { pid };
         let interpreter = identify(pid, &memory)?;
         let layout = validate(&interpreter, &memory)?;
-        Ok(Self { memory, interpreter, layout })
+        Ok(Self {
+            memory,
+            interpreter,
+            layout,
+        })
     }
 }
 
@@ -55,16 +60,21 @@ pub struct Found {
     pub missing: Vec<Method>,
 }
 
-/// Looks for `wanted` methods in one process. With `vllm`, they are the catalogue's for that version.
-pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method]) -> Found {
+/// Looks for `wanted` methods in one process. Where callables of C stand in for functions (the helper's, on CPython
+/// 3.11), `stand_ins` are the functions that they call.
+pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method], stand_ins: Option<&[u64]>) -> Found {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
     let interned = Interned::new(&resolver);
-    let mut found = Found { plan: bare_plan(seen), ready: Vec::new(), missing: Vec::new() };
+    let mut found = Found {
+        plan: bare_plan(seen),
+        ready: Vec::new(),
+        missing: Vec::new(),
+    };
     found.plan.python = Some(runtime.layout.version.to_string());
     found.plan.interpreter = Some(runtime.interpreter.path.clone());
     found.plan.vllm = resolver.package_version("vllm");
     for method in wanted {
-        let (plan, ready) = look_for(method, &resolver, &interned);
+        let (plan, ready) = look_for(method, &resolver, &interned, stand_ins);
         match plan.state {
             MethodState::NotImported => found.missing.push(method.clone()),
             MethodState::Ready | MethodState::Unbound(_) => {}
@@ -79,6 +89,7 @@ fn look_for(
     method: &Method,
     resolver: &Resolver<'_, ProcessMemory>,
     interned: &Interned<'_, '_, ProcessMemory>,
+    stand_ins: Option<&[u64]>,
 ) -> (MethodPlan, Option<Ready>) {
     let mut plan = MethodPlan {
         id: method.id.clone(),
@@ -89,8 +100,14 @@ fn look_for(
         fields: Vec::new(),
         reads: 0,
     };
-    let function = match resolver.resolve(&method.module, &method.qualname) {
+    let resolved = match stand_ins {
+        Some(functions) => resolver.resolve_among(&method.module, &method.qualname, functions),
+        None => resolver.resolve(&method.module, &method.qualname),
+    };
+    let function = match resolved {
         Ok(function) => function,
+        // The helper binds a module's methods a moment after its import.
+        Err(ResolveError::NotAFunction { .. }) if stand_ins.is_some() => return (plan, None),
         Err(ResolveError::NotImported { .. }) => return (plan, None),
         Err(error) => {
             plan.state = MethodState::Unbound(error.to_string());
@@ -98,26 +115,48 @@ fn look_for(
         }
     };
     if function.is_generator {
-        log::info!("{}: its calls only make a generator or coroutine; they are seen, its steps are not", method.qualname);
+        log::info!(
+            "{}: its calls only make a generator or coroutine; they are seen, its steps are not",
+            method.qualname
+        );
     }
-    let version = resolver.package_version("vllm").and_then(|text| catalog::release(&text));
+    let version = resolver
+        .package_version("vllm")
+        .and_then(|text| catalog::release(&text));
     let mut compiler = Compiler::new(interned, &function);
     for (prefix, class) in &method.classes {
         compiler = compiler.class_of(prefix, class);
     }
     let mut fields = Vec::new();
     for field in &method.fields {
-        let there = version.as_ref().is_none_or(|version| field.versions.matches(version));
+        let there = version
+            .as_ref()
+            .is_none_or(|version| field.versions.matches(version));
         if !there {
             continue;
         }
-        let compiled = compiler.compile(&field.path).map_err(|error| error.to_string());
-        plan.reads += compiled.as_ref().map_or(0, |compiled| compiled.ops.len() as u32);
-        plan.fields.push((field.name.clone(), field.path.clone(), compiled.as_ref().err().cloned()));
+        let compiled = compiler
+            .compile(&field.path)
+            .map_err(|error| error.to_string());
+        plan.reads += compiled
+            .as_ref()
+            .map_or(0, |compiled| compiled.ops.len() as u32);
+        plan.fields.push((
+            field.name.clone(),
+            field.path.clone(),
+            compiled.as_ref().err().cloned(),
+        ));
         fields.push((field.name.clone(), field.path.clone(), compiled));
     }
     plan.state = MethodState::Ready;
-    (plan, Some(Ready { method: method.clone(), function, fields }))
+    (
+        plan,
+        Some(Ready {
+            method: method.clone(),
+            function,
+            fields,
+        }),
+    )
 }
 
 /// What a process is and which methods are wanted in it, before its functions are looked for.
@@ -135,10 +174,17 @@ pub fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Option<&str>
     let mut methods = Vec::new();
     match (role, vllm) {
         (Role::ApiServer, _) => {}
-        (_, None) if options.methods.is_empty() => return Wish::Later("vLLM is not imported".to_owned()),
+        (_, None) if options.methods.is_empty() => {
+            return Wish::Later("vLLM is not imported".to_owned());
+        }
         (_, None) => {}
         (_, Some(text)) => match version(catalog, options, text) {
-            Ok(version) => methods.extend(catalog.select(&version, |table| options.wanted.table(table)).into_iter().cloned()),
+            Ok(version) => methods.extend(
+                catalog
+                    .select(&version, |table| options.wanted.table(table))
+                    .into_iter()
+                    .cloned(),
+            ),
             Err(trouble) if options.methods.is_empty() => return Wish::Never(trouble),
             Err(trouble) => log::warn!("{}", trouble.reason),
         },
@@ -166,7 +212,11 @@ pub fn bare_plan(seen: &Seen) -> ProcessPlan {
     let title = role::title(seen);
     ProcessPlan {
         pid: seen.pid,
-        title: if seen.command.is_empty() { seen.comm.clone() } else { seen.command.chars().take(120).collect() },
+        title: if seen.command.is_empty() {
+            seen.comm.clone()
+        } else {
+            seen.command.chars().take(120).collect()
+        },
         role: title.map_or(Role::Other, |title| title.role),
         engine: title.and_then(|title| title.engine),
         rank: title.and_then(|title| title.rank),
@@ -204,15 +254,14 @@ pub fn imported_version(runtime: &Runtime) -> Option<String> {
 /// Role told by the modules that a process has imported, where it has no title.
 pub fn role_by_modules(runtime: &Runtime) -> Role {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
-    let imported = resolver.imported(&["vllm.v1.core.sched.scheduler", "vllm.v1.worker.gpu_worker"]);
+    let imported =
+        resolver.imported(&["vllm.v1.core.sched.scheduler", "vllm.v1.worker.gpu_worker"]);
     if imported.contains(&"vllm.v1.core.sched.scheduler") {
         return Role::EngineCore;
     }
-    if imported.is_empty() { Role::Other } else { Role::Worker }
-}
-
-/// Whether the process has imported a model runner: an engine that has it runs here, not in a child.
-pub fn runs_models(runtime: &Runtime) -> bool {
-    let resolver = Resolver::new(&runtime.memory, &runtime.layout);
-    !resolver.imported(&["vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu.model_runner"]).is_empty()
+    if imported.is_empty() {
+        Role::Other
+    } else {
+        Role::Worker
+    }
 }

@@ -22,6 +22,7 @@ use crate::sys::clock;
 
 pub use attachment::{PutBack, put_back};
 pub use options::{Options, Wanted};
+pub use start::folder;
 pub use trouble::Trouble;
 
 use pump::Pump;
@@ -49,12 +50,17 @@ pub struct Finished {
     pub attached: usize,
     /// What could not be attached or put back: (pid, why).
     pub troubles: Vec<(u32, Trouble)>,
+    /// Nothing was attached at any time, and this is why.
+    pub nothing: Option<Trouble>,
 }
 
 /// Makes the plan for a target as it is now, and changes nothing.
 pub fn plan(options: &Options) -> Result<Plan, Failure> {
     let (tracker, site) = start::look_only(options)?;
-    Ok(Plan { site, processes: tracker.plans() })
+    Ok(Plan {
+        site,
+        processes: tracker.plans(),
+    })
 }
 
 /// Traces a target until the duration is over, the target ends, or a signal comes. `started` is a command that this
@@ -63,16 +69,29 @@ pub fn run(options: &Options, started: bool) -> Result<Finished, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot start the timer")))?;
+        .map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                anyhow::Error::new(error).context("cannot start the timer"),
+            )
+        })?;
     runtime.block_on(trace(options, started))
 }
 
 async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
     let mut signals = Signals::new()?;
-    let start::Started { mut tracker, pump, folder } = start::start(options)?;
+    let start::Started {
+        mut tracker,
+        pump,
+        folder,
+    } = start::start(options)?;
     tracker.poll()?;
     if !started && !tracker.hopeful() {
-        let trouble = tracker.troubles().into_iter().next().map(|(_, trouble)| trouble);
+        let trouble = tracker
+            .troubles()
+            .into_iter()
+            .next()
+            .map(|(_, trouble)| trouble);
         drop(pump.finish());
         start::discard(&folder);
         return Err(trouble
@@ -81,8 +100,12 @@ async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
     }
     let reason = follow(options, &mut tracker, &pump, &mut signals).await;
     let attached = tracker.attached();
-    let mut troubles: Vec<(u32, Trouble)> =
-        tracker.troubles().into_iter().filter(|(_, trouble)| !trouble.passing && trouble.exit != Exit::Done).collect();
+    let nothing = tracker.why_nothing();
+    let mut troubles: Vec<(u32, Trouble)> = tracker
+        .troubles()
+        .into_iter()
+        .filter(|(_, trouble)| !trouble.passing && trouble.exit != Exit::Done)
+        .collect();
     troubles.extend(tracker.detach());
     calibrate(&pump);
     pump.notes().send(Note::Ended {
@@ -91,12 +114,26 @@ async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
         reason: reason.to_owned(),
     });
     let outcome = pump.finish().map_err(start::output_failure)?;
-    Ok(Finished { folder, outcome, reason, attached, troubles })
+    Ok(Finished {
+        folder,
+        outcome,
+        reason,
+        attached,
+        troubles,
+        nothing,
+    })
 }
 
 /// Polls, reports and shows the status until something ends the session; tells what.
-async fn follow(options: &Options, tracker: &mut Tracker, pump: &Pump, signals: &mut Signals) -> &'static str {
-    let deadline = options.duration.map(|duration| tokio::time::Instant::now() + duration);
+async fn follow(
+    options: &Options,
+    tracker: &mut Tracker,
+    pump: &Pump,
+    signals: &mut Signals,
+) -> &'static str {
+    let deadline = options
+        .duration
+        .map(|duration| tokio::time::Instant::now() + duration);
     let mut status = status::StatusLine::new(options.quiet);
     let mut reported = Instant::now();
     loop {
@@ -143,7 +180,10 @@ fn calibrate(pump: &Pump) {
     let before = clock::cycles();
     let monotonic_ns = clock::monotonic_ns();
     let after = clock::cycles();
-    pump.notes().send(Note::Clock { cycles: before + (after - before) / 2, monotonic_ns });
+    pump.notes().send(Note::Clock {
+        cycles: before + (after - before) / 2,
+        monotonic_ns,
+    });
 }
 
 /// The signals that end a session.
@@ -157,7 +197,10 @@ impl Signals {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
-                Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot listen for signals"))
+                Failure::new(
+                    Exit::Failed,
+                    anyhow::Error::new(error).context("cannot listen for signals"),
+                )
             })
         };
         Ok(Self {

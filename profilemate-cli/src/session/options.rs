@@ -61,9 +61,15 @@ mod tests {
     fn tables_are_chosen_by_only_and_without() {
         let all = Wanted::default();
         assert!(all.table("batch_utilization"));
-        let only = Wanted { only: vec!["kv_cache_usage".into()], without: Vec::new() };
+        let only = Wanted {
+            only: vec!["kv_cache_usage".into()],
+            without: Vec::new(),
+        };
         assert!(only.table("kv_cache_usage") && !only.table("batch_utilization"));
-        let without = Wanted { only: Vec::new(), without: vec!["kv_cache_usage".into()] };
+        let without = Wanted {
+            only: Vec::new(),
+            without: vec!["kv_cache_usage".into()],
+        };
         assert!(!without.table("kv_cache_usage") && without.table("batch_utilization"));
     }
 }

@@ -53,7 +53,11 @@ impl Pump {
         let thread = std::thread::Builder::new()
             .name("pm-pump".into())
             .spawn(move || run(pipeline, ring, &receiver, &shared))?;
-        Ok(Self { notes: Notes(sender), status, thread })
+        Ok(Self {
+            notes: Notes(sender),
+            status,
+            thread,
+        })
     }
 
     /// Where notes go.
@@ -143,7 +147,9 @@ impl Records {
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
+        starts
+            .zip(&self.ends)
+            .map(|(start, &end)| &self.bytes[start..end])
     }
 }
 
@@ -157,7 +163,10 @@ mod tests {
         for record in [&b"one"[..], b"", b"three"] {
             records.push(record);
         }
-        assert_eq!(records.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        assert_eq!(
+            records.iter().collect::<Vec<_>>(),
+            [&b"one"[..], b"", b"three"]
+        );
         records.clear();
         assert!(records.is_empty());
     }

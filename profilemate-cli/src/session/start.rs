@@ -34,15 +34,24 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
     };
-    let (name, folder) = session_folder(&options.output)?;
-    let pipeline = Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
-    let pump = Pump::start(pipeline, ring)
-        .map_err(|error| Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot start a thread")))?;
+    let (name, folder) = folder(&options.output, "session")?;
+    let pipeline =
+        Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
+    let pump = Pump::start(pipeline, ring).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            anyhow::Error::new(error).context("cannot start a thread"),
+        )
+    })?;
     introduce(&pump, options, name);
     let (site, words) = site(options.touch != Touch::None);
     log::info!("probe site: {words}");
     let tracker = Tracker::new(options.clone(), kernel, site, pump.notes().clone());
-    Ok(Started { tracker, pump, folder })
+    Ok(Started {
+        tracker,
+        pump,
+        folder,
+    })
 }
 
 /// A tracker that has looked once, and will not touch anything; and the probe site in words.
@@ -62,8 +71,14 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
         started_ns: clock::monotonic_ns(),
         started_wall: jiff::Timestamp::now().to_string(),
         command: std::env::args().collect(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         tool: env!("CARGO_PKG_VERSION").to_owned(),
     }));
     calibrate(pump);
@@ -79,12 +94,18 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
         } else {
             continue;
         };
-        notes.send(Note::NotCovered { table: table.file.to_owned(), reason: reason.to_owned() });
+        notes.send(Note::NotCovered {
+            table: table.file.to_owned(),
+            reason: reason.to_owned(),
+        });
     }
 }
 
 fn load(options: &Options) -> Result<Kernel, Failure> {
-    Kernel::load(attach::Options { ring_bytes: options.ring_bytes }).map_err(kernel_failure)
+    Kernel::load(attach::Options {
+        ring_bytes: options.ring_bytes,
+    })
+    .map_err(kernel_failure)
 }
 
 fn kernel_failure(error: attach::Error) -> Failure {
@@ -93,9 +114,16 @@ fn kernel_failure(error: attach::Error) -> Failure {
 
 /// Which instruction of the page is probed: the five-byte nop only where a forked child of our own survived it.
 fn site(may_test: bool) -> (u64, String) {
-    let test = if may_test { attach::probe_nop5().ok() } else { None };
+    let test = if may_test {
+        attach::probe_nop5().ok()
+    } else {
+        None
+    };
     if test == Some(attach::Nop5::Safe) {
-        return (touch::MARK_NOP5_OFFSET as u64, "five-byte nop (a forked child of our own survived it here)".to_owned());
+        return (
+            touch::MARK_NOP5_OFFSET as u64,
+            "five-byte nop (a forked child of our own survived it here)".to_owned(),
+        );
     }
     let why = if may_test {
         "one-byte nop (the five-byte one is not fork-safe on this kernel, or could not be shown to be)"
@@ -105,17 +133,23 @@ fn site(may_test: bool) -> (u64, String) {
     (touch::MARK_NOP1_OFFSET as u64, why.to_owned())
 }
 
-/// Makes `<output>/session_<YYYYMMDD_HHMMSS>_<short id>`, as an absolute path.
-fn session_folder(output: &Path) -> Result<(String, PathBuf), Failure> {
+/// Makes `<output>/<kind>_<YYYYMMDD_HHMMSS>_<short id>`: the name, and the absolute path.
+pub fn folder(output: &Path, kind: &str) -> Result<(String, PathBuf), Failure> {
     let failed = |error: std::io::Error| {
-        Failure::new(Exit::Output, anyhow::Error::new(error).context(format!("cannot make a folder in `{}`", output.display())))
-            .hint("choose another folder with `--output`")
+        Failure::new(
+            Exit::Output,
+            anyhow::Error::new(error)
+                .context(format!("cannot make a folder in `{}`", output.display())),
+        )
+        .hint("choose another folder with `--output`")
     };
     std::fs::create_dir_all(output).map_err(failed)?;
     let output = output.canonicalize().map_err(failed)?;
     let now = jiff::Zoned::now();
-    let id: String = std::iter::repeat_with(fastrand::lowercase).take(6).collect();
-    let name = format!("session_{}_{id}", now.strftime("%Y%m%d_%H%M%S"));
+    let id: String = std::iter::repeat_with(fastrand::lowercase)
+        .take(6)
+        .collect();
+    let name = format!("{kind}_{}_{id}", now.strftime("%Y%m%d_%H%M%S"));
     let folder = output.join(&name);
     std::fs::create_dir(&folder).map_err(failed)?;
     Ok((name, folder))
@@ -130,5 +164,7 @@ pub(super) fn discard(folder: &Path) {
 
 /// What is told when the output cannot be written.
 pub(super) fn output_failure(error: sink::Error) -> Failure {
-    Failure::new(Exit::Output, error).hint("is the disk full? What was written until then is kept; `--output` chooses another folder")
+    Failure::new(Exit::Output, error).hint(
+        "is the disk full? What was written until then is kept; `--output` chooses another folder",
+    )
 }

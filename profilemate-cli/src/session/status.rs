@@ -1,5 +1,8 @@
 //! The live status line on stderr.
-#![expect(clippy::print_stderr, reason = "the status line is for the person at the terminal")]
+#![expect(
+    clippy::print_stderr,
+    reason = "the status line is for the person at the terminal"
+)]
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -17,7 +20,10 @@ pub(super) struct StatusLine {
 
 impl StatusLine {
     pub(super) fn new(quiet: bool) -> Self {
-        Self { shown: None, wanted: !quiet && std::io::stderr().is_terminal() }
+        Self {
+            shown: None,
+            wanted: !quiet && std::io::stderr().is_terminal(),
+        }
     }
 
     pub(super) fn show(&mut self, status: &Status) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::attachment::{Attachment, Context};
+use super::attachment::{self, Attachment, Context};
 use super::look::{self, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
@@ -27,7 +27,7 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
-const IN_PROCESS: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// Follows the processes of a target.
 pub struct Tracker {
@@ -47,6 +47,8 @@ struct Tracked {
     seen: Seen,
     executable: String,
     since: Instant,
+    /// Not visited yet since it appeared or another program was started in it.
+    fresh: bool,
     next: Instant,
     runtime: Option<Rc<Runtime>>,
     scheduler_since: Option<Instant>,
@@ -93,35 +95,75 @@ impl Tracker {
         for seen in &tree {
             self.meet(seen, now);
         }
-        let due: Vec<u32> =
-            self.processes.iter().filter(|(_, tracked)| tracked.next <= now).map(|(pid, _)| *pid).collect();
+        let due: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(_, tracked)| tracked.next <= now)
+            .map(|(pid, _)| *pid)
+            .collect();
         for pid in due {
             self.visit(pid, now);
         }
-        Ok(if self.processes.is_empty() { Progress::Ended } else { Progress::Going })
+        Ok(if self.processes.is_empty() {
+            Progress::Ended
+        } else {
+            Progress::Going
+        })
     }
 
     /// The plan for the processes that are there.
     pub fn plans(&self) -> Vec<ProcessPlan> {
-        self.processes.values().map(|tracked| tracked.plan.clone()).collect()
+        self.processes
+            .values()
+            .map(|tracked| tracked.plan.clone())
+            .collect()
     }
 
     /// Processes that are attached.
     pub fn attached(&self) -> usize {
-        self.processes.values().filter(|tracked| tracked.attachment.is_some()).count()
+        self.processes
+            .values()
+            .filter(|tracked| tracked.attachment.is_some())
+            .count()
+    }
+
+    /// Why nothing was attached at any time; `None` if something was, or nothing was to be.
+    pub fn why_nothing(&self) -> Option<Trouble> {
+        if self.next_page > 0 || self.options.touch == Touch::None {
+            return None;
+        }
+        // What says most about the target comes first: a version that is not supported before "not yet".
+        let troubles = self.troubles();
+        let told = troubles
+            .iter()
+            .max_by_key(|(_, trouble)| (trouble.exit != Exit::NoTarget, !trouble.passing));
+        Some(told.map_or_else(
+            || {
+                Trouble::lasting(
+                    Exit::NoTarget,
+                    "the target ended before anything could be attached",
+                )
+            },
+            |(_, trouble)| trouble.clone(),
+        ))
     }
 
     /// Whether some process may yet be attached.
     pub fn hopeful(&self) -> bool {
         self.processes.values().any(|tracked| {
-            tracked.attachment.is_some() || tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing)
+            tracked.attachment.is_some()
+                || tracked
+                    .trouble
+                    .as_ref()
+                    .is_none_or(|trouble| trouble.passing)
         })
     }
 
     /// Whether a young process is there, which is worth frequent polls.
     pub fn young(&self) -> bool {
         self.processes.values().any(|tracked| {
-            tracked.since.elapsed() < YOUNG && (tracked.attachment.is_none() || !tracked.missing.is_empty())
+            tracked.since.elapsed() < YOUNG
+                && (tracked.attachment.is_none() || !tracked.missing.is_empty())
         })
     }
 
@@ -137,7 +179,8 @@ impl Tracker {
     }
 
     fn forget_ended(&mut self, tree: &[Seen]) {
-        let there: BTreeSet<(u32, u64)> = tree.iter().map(|seen| (seen.pid, seen.started)).collect();
+        let there: BTreeSet<(u32, u64)> =
+            tree.iter().map(|seen| (seen.pid, seen.started)).collect();
         let gone: Vec<u32> = self
             .processes
             .iter()
@@ -149,7 +192,11 @@ impl Tracker {
                 log::info!("process {pid} ended");
                 if tracked.noted.is_some() {
                     let at_ns = clock::monotonic_ns();
-                    self.notes.send(Note::ProcessEnded { pid, at_ns, reason: "it ended".to_owned() });
+                    self.notes.send(Note::ProcessEnded {
+                        pid,
+                        at_ns,
+                        reason: "it ended".to_owned(),
+                    });
                 }
             }
         }
@@ -159,7 +206,10 @@ impl Tracker {
         let executable = std::fs::read_link(format!("/proc/{}/exe", seen.pid))
             .map(|path| path.display().to_string())
             .unwrap_or_default();
-        let tracked = self.processes.entry(seen.pid).or_insert_with(|| Tracked::new(seen, now));
+        let tracked = self
+            .processes
+            .entry(seen.pid)
+            .or_insert_with(|| Tracked::new(seen, now));
         tracked.seen = seen.clone();
         // The first look, or another program runs in it now. A process that is ending has no executable any more.
         if !executable.is_empty() && tracked.executable != executable {
@@ -168,18 +218,27 @@ impl Tracker {
             tracked.trouble = None;
             tracked.attachment = None;
             tracked.since = now;
+            tracked.fresh = true;
             tracked.next = now;
         }
     }
 
     fn visit(&mut self, pid: u32, now: Instant) {
         let engines = self.engines_below(pid);
-        let Some(mut tracked) = self.processes.remove(&pid) else { return };
-        if tracked.attachment.is_none() {
+        let Some(mut tracked) = self.processes.remove(&pid) else {
+            return;
+        };
+        if tracked.fresh {
+            tracked.fresh = false;
             self.inherit(&mut tracked);
         }
         let wants = tracked.attachment.is_none() || !tracked.missing.is_empty();
-        if wants && tracked.trouble.as_ref().is_none_or(|trouble| trouble.passing) {
+        if wants
+            && tracked
+                .trouble
+                .as_ref()
+                .is_none_or(|trouble| trouble.passing)
+        {
             tracked.trouble = self.attach(&mut tracked, engines, now).err();
             if let Some(trouble) = &mut tracked.trouble {
                 trouble.passing &= tracked.since.elapsed() < PATIENCE || tracked.runtime.is_some();
@@ -192,7 +251,12 @@ impl Tracker {
             }
         }
         tracked.note(&self.notes);
-        tracked.next = now + if tracked.since.elapsed() < YOUNG { Duration::ZERO } else { SELDOM };
+        tracked.next = now
+            + if tracked.since.elapsed() < YOUNG {
+                Duration::ZERO
+            } else {
+                SELDOM
+            };
         self.processes.insert(pid, tracked);
     }
 
@@ -200,7 +264,8 @@ impl Tracker {
     fn engines_below(&self, pid: u32) -> bool {
         self.processes.values().any(|tracked| {
             let mut above = tracked.seen.parent;
-            let engine = role::title(&tracked.seen).is_some_and(|title| title.role == Role::EngineCore);
+            let engine =
+                role::title(&tracked.seen).is_some_and(|title| title.role == Role::EngineCore);
             for _ in 0..16 {
                 if above == pid {
                     return engine;
@@ -216,11 +281,19 @@ impl Tracker {
 
     /// A forked child of an attached process has its page, probe and redirected pointers already.
     fn inherit(&self, tracked: &mut Tracked) {
-        let parent = self.processes.get(&tracked.seen.parent).and_then(|parent| parent.attachment.as_ref());
-        let Some(parent) = parent else { return };
-        if let Ok(Some(attachment)) = parent.inherited(tracked.seen.pid) {
-            log::info!("process {} was forked from {} and is traced as it is", tracked.seen.pid, tracked.seen.parent);
-            let parent = &self.processes[&tracked.seen.parent];
+        let child = tracked.seen.pid;
+        let parents = self
+            .processes
+            .values()
+            .filter_map(|parent| Some((parent, parent.attachment.as_ref()?)));
+        for (parent, attachment) in parents {
+            let Ok(Some(attachment)) = attachment.inherited(child) else {
+                continue;
+            };
+            log::info!(
+                "process {child} was forked from {} and is traced as it is",
+                parent.seen.pid
+            );
             tracked.plan = ProcessPlan {
                 technique: Technique::MethodProbes,
                 python: parent.plan.python.clone(),
@@ -231,15 +304,23 @@ impl Tracker {
             };
             tracked.missing.clone_from(&parent.missing);
             tracked.attachment = Some(attachment);
+            return;
         }
     }
 
-    fn attach(&mut self, tracked: &mut Tracked, engine_below: bool, now: Instant) -> Result<(), Trouble> {
+    fn attach(
+        &mut self,
+        tracked: &mut Tracked,
+        engine_below: bool,
+        now: Instant,
+    ) -> Result<(), Trouble> {
         let pid = tracked.seen.pid;
         if tracked.runtime.is_none() {
             tracked.runtime = Some(Rc::new(Runtime::open(pid)?));
         }
-        let Some(runtime) = tracked.runtime.clone() else { return Ok(()) };
+        let Some(runtime) = tracked.runtime.clone() else {
+            return Ok(());
+        };
         let runtime = &*runtime;
         let vllm = look::imported_version(runtime);
         let role = tracked.role(runtime, engine_below, now)?;
@@ -252,24 +333,43 @@ impl Tracker {
                 Wish::Never(trouble) => return Err(trouble),
             }
         };
-        let found = look::look(&tracked.seen, runtime, &wanted);
+        let stand_ins = if runtime.layout.honours_vectorcall() {
+            None
+        } else {
+            attachment::stand_ins(pid)
+        };
+        let found = look::look(&tracked.seen, runtime, &wanted, stand_ins.as_deref());
         let first = tracked.attachment.is_none();
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
         if found.ready.is_empty() && first {
-            return Err(Trouble::passing(Exit::NoTarget, "none of the methods' modules is imported"));
+            return Err(Trouble::passing(
+                Exit::NoTarget,
+                "none of the methods' modules is imported",
+            ));
         }
-        let has_page = MarkerPage::find(pid).ok().flatten().is_some();
-        tracked.plan.technique = look::technique(runtime, &self.options, has_page);
+        tracked.plan.technique = look::technique(runtime, &self.options, stand_ins.is_some());
         if let Some(reason) = tracked.plan.technique.reason() {
-            let passing = matches!(tracked.plan.technique, Technique::Wait(_)) && tracked.since.elapsed() < PATIENCE;
-            let exit = if self.options.touch == Touch::None { Exit::Done } else { Exit::Unsupported };
-            return Err(Trouble { exit, reason: reason.to_owned(), hint: None, passing });
+            let passing = matches!(tracked.plan.technique, Technique::Wait(_))
+                && tracked.since.elapsed() < PATIENCE;
+            let exit = if self.options.touch == Touch::None {
+                Exit::Done
+            } else {
+                Exit::Unsupported
+            };
+            return Err(Trouble {
+                exit,
+                reason: reason.to_owned(),
+                hint: None,
+                passing,
+            });
         }
         if found.ready.is_empty() {
             return Ok(());
         }
-        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
         let mut context = Context {
             kernel,
             links: &mut self.links,
@@ -281,19 +381,46 @@ impl Tracker {
             // Opened anew: an interpreter that was only starting has types now that it had not then.
             let runtime = &Runtime::open(pid)?;
             if self.next_page >= PAGES {
-                return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
+                return Err(Trouble::lasting(
+                    Exit::Failed,
+                    format!("more than {PAGES} processes are attached"),
+                ));
             }
-            tracked.attachment = Some(Attachment::begin(pid, runtime, self.next_page, &mut context)?);
+            let held: Vec<&MarkerPage> = self
+                .processes
+                .values()
+                .filter_map(|other| Some(other.attachment.as_ref()?.page()))
+                .collect();
+            tracked.attachment = Some(Attachment::begin(
+                pid,
+                runtime,
+                self.next_page,
+                &held,
+                &mut context,
+            )?);
             self.next_page += 1;
             tracked.note(&self.notes);
         }
-        let Some(attachment) = &mut tracked.attachment else { return Ok(()) };
-        let refused = attachment.bind(&found.ready, &mut context)?;
-        log::info!("process {pid}: {} methods bound", found.ready.len() - refused.len());
+        let Some(attachment) = &mut tracked.attachment else {
+            return Ok(());
+        };
+        let refused = if stand_ins.is_some() {
+            attachment.bind_stand_ins(&found.ready, &mut context)?
+        } else {
+            attachment.bind(&found.ready, &mut context)?
+        };
+        log::info!(
+            "process {pid}: {} methods bound",
+            found.ready.len() - refused.len()
+        );
         tracked.plan.refuse(&refused);
         for method in tracked.plan.methods.iter().filter(|_| first) {
             if let MethodState::Unbound(reason) = &method.state {
-                self.notes.send(Note::Unbound { pid, method: method.id.clone(), reason: reason.clone() });
+                self.notes.send(Note::Unbound {
+                    pid,
+                    method: method.id.clone(),
+                    reason: reason.clone(),
+                });
             }
         }
         Ok(())
@@ -303,7 +430,11 @@ impl Tracker {
     pub fn report(&self) {
         let at_ns = clock::monotonic_ns();
         for tracked in self.processes.values() {
-            if let Some(counters) = tracked.attachment.as_ref().and_then(|attachment| attachment.counters(at_ns)) {
+            if let Some(counters) = tracked
+                .attachment
+                .as_ref()
+                .and_then(|attachment| attachment.counters(at_ns))
+            {
                 self.notes.send(Note::Counters(counters));
             }
         }
@@ -351,6 +482,7 @@ impl Tracked {
             seen: seen.clone(),
             executable: String::new(),
             since: now,
+            fresh: true,
             next: now,
             runtime: None,
             scheduler_since: None,
@@ -363,7 +495,12 @@ impl Tracked {
     }
 
     /// Part in vLLM: by title, else by what is imported and who is below.
-    fn role(&mut self, runtime: &Runtime, engine_below: bool, now: Instant) -> Result<Role, Trouble> {
+    fn role(
+        &mut self,
+        runtime: &Runtime,
+        engine_below: bool,
+        now: Instant,
+    ) -> Result<Role, Trouble> {
         if let Some(title) = role::title(&self.seen) {
             return Ok(title.role);
         }
@@ -374,13 +511,15 @@ impl Tracked {
         if role != Role::EngineCore {
             return Ok(role);
         }
-        if look::runs_models(runtime) {
-            return Ok(Role::EngineCore);
-        }
         // Front ends import the scheduler too. One that starts an engine process does it soon.
         let since = *self.scheduler_since.get_or_insert(now);
-        if now.duration_since(since) < IN_PROCESS {
-            return Err(Trouble::passing(Exit::NoTarget, "it may be a front end whose engine is only starting"));
+        let settled =
+            now.duration_since(since) > SETTLED || self.seen.age().is_some_and(|age| age > SETTLED);
+        if !settled && !role::is_child(&self.seen) && !role::forbids_engine_process(self.seen.pid) {
+            return Err(Trouble::passing(
+                Exit::NoTarget,
+                "it may be a front end whose engine process is yet to come",
+            ));
         }
         Ok(role)
     }

@@ -21,12 +21,22 @@ pub struct Trouble {
 impl Trouble {
     /// A lasting one.
     pub fn lasting(exit: Exit, reason: impl Into<String>) -> Self {
-        Self { exit, reason: reason.into(), hint: None, passing: false }
+        Self {
+            exit,
+            reason: reason.into(),
+            hint: None,
+            passing: false,
+        }
     }
 
     /// A passing one.
     pub fn passing(exit: Exit, reason: impl Into<String>) -> Self {
-        Self { exit, reason: reason.into(), hint: None, passing: true }
+        Self {
+            exit,
+            reason: reason.into(),
+            hint: None,
+            passing: true,
+        }
     }
 
     /// Adds a hint.
@@ -67,11 +77,16 @@ impl From<IdentifyError> for Trouble {
         let (exit, passing) = match &error {
             IdentifyError::Maps { .. } | IdentifyError::File { .. } => (Exit::Forbidden, true),
             IdentifyError::NotPython { .. } => (Exit::NoTarget, true),
-            IdentifyError::NoSymbols { .. } | IdentifyError::Unsupported { .. } | IdentifyError::FreeThreaded { .. } => {
-                (Exit::Unsupported, false)
-            }
+            IdentifyError::NoSymbols { .. }
+            | IdentifyError::Unsupported { .. }
+            | IdentifyError::FreeThreaded { .. } => (Exit::Unsupported, false),
         };
-        Self { exit, reason: chain(&error), hint: Some(error.hint().to_owned()), passing }
+        Self {
+            exit,
+            reason: chain(&error),
+            hint: Some(error.hint().to_owned()),
+            passing,
+        }
     }
 }
 
@@ -92,9 +107,13 @@ impl From<touch::Error> for Trouble {
             _ => Exit::Forbidden,
         };
         let hint = match &error {
-            touch::Error::AnotherTracer { .. } => "end the other tracer first; two would undo each other's redirections",
+            touch::Error::AnotherTracer { .. } => {
+                "end the other tracer first; two would undo each other's redirections"
+            }
             touch::Error::Traced { .. } => "end the debugger or tracer that holds it",
-            touch::Error::PtraceScope | touch::Error::Seccomp { .. } | touch::Error::Forbidden { .. } => {
+            touch::Error::PtraceScope
+            | touch::Error::Seccomp { .. }
+            | touch::Error::Forbidden { .. } => {
                 "use `--touch none` (nothing is written into the target), or start the server with \
                  `profilemate trace -- CMD`"
             }
@@ -104,13 +123,21 @@ impl From<touch::Error> for Trouble {
             _ => "nothing of the target was changed; `-vv` says more",
         };
         let passing = matches!(error, touch::Error::NotStopped { .. });
-        Self { exit, reason: chain(&error), hint: Some(hint.to_owned()), passing }
+        Self {
+            exit,
+            reason: chain(&error),
+            hint: Some(hint.to_owned()),
+            passing,
+        }
     }
 }
 
 impl From<attach::Error> for Trouble {
     fn from(error: attach::Error) -> Self {
         let hint = error.hint();
-        Self { hint, ..Self::lasting(Exit::Forbidden, chain(&error)) }
+        Self {
+            hint,
+            ..Self::lasting(Exit::Forbidden, chain(&error))
+        }
     }
 }

@@ -17,8 +17,14 @@ pub struct PidFd {
 impl PidFd {
     /// Takes hold of the process that has `pid` now.
     pub fn open(pid: u32) -> io::Result<Self> {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self { fd: pidfd_open(raw, PidfdFlags::empty())?, pid })
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self {
+            fd: pidfd_open(raw, PidfdFlags::empty())?,
+            pid,
+        })
     }
 
     /// Its process id.
@@ -63,7 +69,13 @@ pub(crate) fn hurry() {
     let lowest = libc::sched_param { sched_priority: 1 };
     // Without the permission it goes on as it was, only slower on a crowded machine.
     // SAFETY: the call reads one `sched_param`; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const lowest) };
+    unsafe {
+        libc::sched_setscheduler(
+            0,
+            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
+            &raw const lowest,
+        )
+    };
 }
 
 /// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`). With the process id it names a
@@ -85,7 +97,10 @@ mod tests {
 
     #[test]
     fn a_process_is_alive_until_it_is_killed() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let pid_fd = PidFd::open(child.id()).unwrap();
         assert!(pid_fd.is_alive());
         assert!(start_time(child.id()).unwrap() >= start_time(std::process::id()).unwrap());

@@ -92,7 +92,13 @@ fn wait(tid: u32, options: i32) -> io::Result<Option<Stop>> {
     let tid = libc::pid_t::try_from(tid).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut status = 0;
     // SAFETY: `status` is an int that the call may write.
-    let got = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::__WNOTHREAD | options) };
+    let got = unsafe {
+        libc::waitpid(
+            tid,
+            &raw mut status,
+            libc::__WALL | libc::__WNOTHREAD | options,
+        )
+    };
     match got {
         0 => Ok(None),
         -1 => match io::Error::last_os_error() {
@@ -111,9 +117,9 @@ pub fn resume(tid: u32, signal: i32) -> io::Result<()> {
     request(number::CONT, tid, 0, signal as usize).map(drop)
 }
 
-/// `PTRACE_SINGLESTEP`.
-pub fn step(tid: u32) -> io::Result<()> {
-    request(number::SINGLESTEP, tid, 0, 0).map(drop)
+/// `PTRACE_SINGLESTEP`, with a signal to deliver or 0.
+pub fn step(tid: u32, signal: i32) -> io::Result<()> {
+    request(number::SINGLESTEP, tid, 0, signal as usize).map(drop)
 }
 
 /// `PTRACE_DETACH`, with a signal to deliver or 0.
@@ -124,13 +130,24 @@ pub fn detach(tid: u32, signal: i32) -> io::Result<()> {
 /// `PTRACE_GETSIGMASK`: the thread's signal mask; the one to return to, where a system call has put another in place.
 pub fn signal_mask(tid: u32) -> io::Result<u64> {
     let mut mask = 0_u64;
-    request(number::GETSIGMASK, tid, size_of::<u64>(), &raw mut mask as usize)?;
+    request(
+        number::GETSIGMASK,
+        tid,
+        size_of::<u64>(),
+        &raw mut mask as usize,
+    )?;
     Ok(mask)
 }
 
 /// `PTRACE_SETSIGMASK`.
 pub fn set_signal_mask(tid: u32, mask: u64) -> io::Result<()> {
-    request(number::SETSIGMASK, tid, size_of::<u64>(), &raw const mask as usize).map(drop)
+    request(
+        number::SETSIGMASK,
+        tid,
+        size_of::<u64>(),
+        &raw const mask as usize,
+    )
+    .map(drop)
 }
 
 /// `PTRACE_GETSIGINFO`.
@@ -150,7 +167,11 @@ pub fn set_signal_info(tid: u32, info: &SignalInfo) -> io::Result<()> {
 pub fn send_signal(pid: u32, tid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: only numbers are passed.
     let result = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Where the thread has its `struct rseq`; 0 if it has registered none, or the kernel (before 5.13) cannot tell.
@@ -163,9 +184,21 @@ pub fn rseq_address(tid: u32) -> u64 {
         flags: u32,
         pad: u32,
     }
-    let mut found = Configuration { address: 0, size: 0, signature: 0, flags: 0, pad: 0 };
+    let mut found = Configuration {
+        address: 0,
+        size: 0,
+        signature: 0,
+        flags: 0,
+        pad: 0,
+    };
     let size = size_of::<Configuration>();
-    request(number::GET_RSEQ_CONFIGURATION, tid, size, &raw mut found as usize).map_or(0, |_| found.address)
+    request(
+        number::GET_RSEQ_CONFIGURATION,
+        tid,
+        size,
+        &raw mut found as usize,
+    )
+    .map_or(0, |_| found.address)
 }
 
 /// Instructions of the thread's `index`th seccomp filter, newest first, as classic BPF. `None` behind the last.
@@ -173,7 +206,12 @@ pub fn seccomp_filter(tid: u32, index: usize) -> io::Result<Option<Vec<[u8; 8]>>
     // `BPF_MAXINSNS`: no filter is longer, so the kernel cannot write more than fits.
     const INSTRUCTIONS: usize = 4096;
     let mut filter = vec![[0_u8; 8]; INSTRUCTIONS];
-    match request(number::SECCOMP_GET_FILTER, tid, index, filter.as_mut_ptr() as usize) {
+    match request(
+        number::SECCOMP_GET_FILTER,
+        tid,
+        index,
+        filter.as_mut_ptr() as usize,
+    ) {
         Ok(count) => {
             filter.truncate(count);
             Ok(Some(filter))
@@ -195,7 +233,13 @@ pub fn registers(tid: u32) -> io::Result<libc::user_regs_struct> {
 /// Sets the general registers.
 #[cfg(target_arch = "x86_64")]
 pub fn set_registers(tid: u32, registers: &libc::user_regs_struct) -> io::Result<()> {
-    request(number::SETREGS, tid, 0, core::ptr::from_ref(registers) as usize).map(drop)
+    request(
+        number::SETREGS,
+        tid,
+        0,
+        core::ptr::from_ref(registers) as usize,
+    )
+    .map(drop)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -206,7 +250,10 @@ const X86_XSTATE: usize = 0x202;
 pub fn extended_registers(tid: u32) -> io::Result<Vec<u8>> {
     // AMX tiles make it about 11 KiB.
     let mut state = vec![0_u8; 16384];
-    let mut span = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
+    let mut span = libc::iovec {
+        iov_base: state.as_mut_ptr().cast(),
+        iov_len: state.len(),
+    };
     request(number::GETREGSET, tid, X86_XSTATE, &raw mut span as usize)?;
     state.truncate(span.iov_len);
     Ok(state)
@@ -215,6 +262,9 @@ pub fn extended_registers(tid: u32) -> io::Result<Vec<u8>> {
 /// Sets the vector and floating point registers to what [`extended_registers`] gave.
 #[cfg(target_arch = "x86_64")]
 pub fn set_extended_registers(tid: u32, state: &[u8]) -> io::Result<()> {
-    let span = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
+    let span = libc::iovec {
+        iov_base: state.as_ptr().cast_mut().cast(),
+        iov_len: state.len(),
+    };
     request(number::SETREGSET, tid, X86_XSTATE, &raw const span as usize).map(drop)
 }

@@ -12,10 +12,15 @@ pub fn read(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
 
 /// Reads up to `into.len()` bytes: fewer where the readable memory ends earlier.
 pub fn read_some(pid: u32, address: u64, into: &mut [u8]) -> io::Result<usize> {
-    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let local = libc::iovec {
+        iov_base: into.as_mut_ptr().cast(),
+        iov_len: into.len(),
+    };
     let remote = remote(address, into.len())?;
     // SAFETY: `local` spans the exclusively borrowed `into`; the remote address is only looked at by the kernel.
-    let done = unsafe { libc::process_vm_readv(pid_t(pid)?, &raw const local, 1, &raw const remote, 1, 0) };
+    let done = unsafe {
+        libc::process_vm_readv(pid_t(pid)?, &raw const local, 1, &raw const remote, 1, 0)
+    };
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
 }
 
@@ -29,15 +34,27 @@ pub fn read_value<T: Pod>(pid: u32, address: u64) -> io::Result<T> {
 /// Writes exactly `from` at `address` of process `pid`. No atomicity is promised: write only what nobody reads
 /// meanwhile, or what differs in one byte.
 pub(crate) fn write(pid: u32, address: u64, from: &[u8]) -> io::Result<()> {
-    let local = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+    let local = libc::iovec {
+        iov_base: from.as_ptr().cast_mut().cast(),
+        iov_len: from.len(),
+    };
     let remote = remote(address, from.len())?;
     // SAFETY: `local` spans `from`, which the call only reads; the remote address is only looked at by the kernel.
-    let done = unsafe { libc::process_vm_writev(pid_t(pid)?, &raw const local, 1, &raw const remote, 1, 0) };
-    exact(from.len(), usize::try_from(done).map_err(|_| io::Error::last_os_error())?)
+    let done = unsafe {
+        libc::process_vm_writev(pid_t(pid)?, &raw const local, 1, &raw const remote, 1, 0)
+    };
+    exact(
+        from.len(),
+        usize::try_from(done).map_err(|_| io::Error::last_os_error())?,
+    )
 }
 
 fn exact(wanted: usize, done: usize) -> io::Result<()> {
-    if done == wanted { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EFAULT)) }
+    if done == wanted {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EFAULT))
+    }
 }
 
 fn pid_t(pid: u32) -> io::Result<libc::pid_t> {
@@ -46,7 +63,10 @@ fn pid_t(pid: u32) -> io::Result<libc::pid_t> {
 
 fn remote(address: u64, len: usize) -> io::Result<libc::iovec> {
     let base = usize::try_from(address).map_err(|_| io::ErrorKind::InvalidInput)?;
-    Ok(libc::iovec { iov_base: base as *mut libc::c_void, iov_len: len })
+    Ok(libc::iovec {
+        iov_base: base as *mut libc::c_void,
+        iov_len: len,
+    })
 }
 
 /// A live process as a [`Memory`].
@@ -94,7 +114,12 @@ mod tests {
     #[test]
     fn own_memory_can_be_written() {
         let mut value = 1_u64;
-        write(std::process::id(), &raw mut value as u64, &7_u64.to_ne_bytes()).unwrap();
+        write(
+            std::process::id(),
+            &raw mut value as u64,
+            &7_u64.to_ne_bytes(),
+        )
+        .unwrap();
         assert_eq!(std::hint::black_box(value), 7);
         assert!(write(std::process::id(), 8, &[0]).is_err());
     }

@@ -1,6 +1,7 @@
 //! The processes of a target: one tree per `--pid`, read from `/proc`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use procfs::process::Process as Proc;
 
@@ -19,6 +20,16 @@ pub struct Seen {
     pub command: String,
     /// `Z` or `X`: it has ended.
     pub ended: bool,
+}
+
+impl Seen {
+    /// How long ago the process was started; `None` where the clock cannot be read.
+    pub fn age(&self) -> Option<Duration> {
+        let text = std::fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = text.split_whitespace().next()?.parse().ok()?;
+        let started = self.started as f64 / procfs::ticks_per_second() as f64;
+        Duration::try_from_secs_f64(uptime - started).ok()
+    }
 }
 
 /// Why a process cannot be taken as a target.
@@ -54,7 +65,10 @@ fn see(process: &Proc) -> Option<Seen> {
 }
 
 fn command(process: &Proc) -> String {
-    process.cmdline().map(|words| words.join(" ").trim().to_owned()).unwrap_or_default()
+    process
+        .cmdline()
+        .map(|words| words.join(" ").trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn see_stat(process: &Proc) -> Option<Seen> {
@@ -73,10 +87,16 @@ fn see_stat(process: &Proc) -> Option<Seen> {
 /// process of the machine, and the command lines of the tree's.
 pub fn tree_now(roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
     let list = procfs::process::all_processes().map_err(Error::Proc)?;
-    let all: Vec<Seen> = list.filter_map(Result::ok).filter_map(|process| see_stat(&process)).collect();
+    let all: Vec<Seen> = list
+        .filter_map(Result::ok)
+        .filter_map(|process| see_stat(&process))
+        .collect();
     let mut found = tree(&all, roots);
     for process in &mut found {
-        if let Some(command) = i32::try_from(process.pid).ok().and_then(|pid| Proc::new(pid).ok()) {
+        if let Some(command) = i32::try_from(process.pid)
+            .ok()
+            .and_then(|pid| Proc::new(pid).ok())
+        {
             process.command = self::command(&command);
         }
     }
@@ -86,7 +106,10 @@ pub fn tree_now(roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
 /// Every process of the machine that can be read now.
 pub fn all() -> Result<Vec<Seen>, Error> {
     let list = procfs::process::all_processes().map_err(Error::Proc)?;
-    Ok(list.filter_map(Result::ok).filter_map(|process| see(&process)).collect())
+    Ok(list
+        .filter_map(Result::ok)
+        .filter_map(|process| see(&process))
+        .collect())
 }
 
 /// Checks that `pid` can be a target, and reads it.
@@ -113,7 +136,10 @@ pub fn tree(all: &[Seen], roots: &BTreeSet<u32>) -> Vec<Seen> {
     let own = std::process::id();
     let mut found = Vec::new();
     let mut taken = BTreeSet::new();
-    let mut queue: Vec<&Seen> = all.iter().filter(|process| roots.contains(&process.pid)).collect();
+    let mut queue: Vec<&Seen> = all
+        .iter()
+        .filter(|process| roots.contains(&process.pid))
+        .collect();
     while let Some(process) = queue.pop() {
         if process.ended || process.pid == own || !taken.insert(process.pid) {
             continue;
@@ -129,13 +155,29 @@ mod tests {
     use super::*;
 
     fn process(pid: u32, parent: u32) -> Seen {
-        Seen { pid, parent, started: 1, comm: String::new(), command: String::new(), ended: false }
+        Seen {
+            pid,
+            parent,
+            started: 1,
+            comm: String::new(),
+            command: String::new(),
+            ended: false,
+        }
     }
 
     #[test]
     fn a_tree_holds_all_below_its_root_once_and_nothing_else() {
-        let all = [process(10, 1), process(11, 10), process(12, 11), process(20, 1), process(13, 10)];
-        let mut pids: Vec<u32> = tree(&all, &BTreeSet::from([10, 11])).iter().map(|p| p.pid).collect();
+        let all = [
+            process(10, 1),
+            process(11, 10),
+            process(12, 11),
+            process(20, 1),
+            process(13, 10),
+        ];
+        let mut pids: Vec<u32> = tree(&all, &BTreeSet::from([10, 11]))
+            .iter()
+            .map(|p| p.pid)
+            .collect();
         pids.sort_unstable();
         assert_eq!(pids, [10, 11, 12, 13]);
     }

@@ -46,11 +46,18 @@ pub struct Title {
 /// Reads a process's title; `None` if it has none of vLLM's.
 pub fn title(process: &Seen) -> Option<Title> {
     // The prefix is `VLLM_PROCESS_NAME_PREFIX`, so only the part behind `::` is looked at.
-    let text = [&process.command, &process.comm].into_iter().find_map(|text| text.split_once("::"))?.1;
+    let text = [&process.command, &process.comm]
+        .into_iter()
+        .find_map(|text| text.split_once("::"))?
+        .1;
     let text = text.split_whitespace().next().unwrap_or("");
     let number = |mark: &str| -> Option<u32> {
         let behind = &text[text.find(mark)? + mark.len()..];
-        behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        behind
+            .split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
     };
     let role = if text.starts_with("EngineCor") {
         Role::EngineCore
@@ -63,14 +70,43 @@ pub fn title(process: &Seen) -> Option<Title> {
     } else {
         return None;
     };
-    Some(Title { role, engine: number("_DP"), rank: number("_TP") })
+    Some(Title {
+        role,
+        engine: number("_DP"),
+        rank: number("_TP"),
+    })
+}
+
+/// Whether a process is a child made by `multiprocessing`: never a front end.
+pub fn is_child(process: &Seen) -> bool {
+    [
+        "multiprocessing.spawn",
+        "multiprocessing.forkserver",
+        "--multiprocessing-fork",
+    ]
+    .iter()
+    .any(|mark| process.command.contains(mark))
+}
+
+/// Whether the process was started with `VLLM_ENABLE_V1_MULTIPROCESSING=0`: its engine runs in itself.
+pub fn forbids_engine_process(pid: u32) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == b"VLLM_ENABLE_V1_MULTIPROCESSING=0")
 }
 
 /// Whether a command line looks like the start of a vLLM server: what `trace` without a pid looks for.
 pub fn looks_like_vllm(process: &Seen) -> bool {
     let words: Vec<&str> = process.command.split_whitespace().collect();
-    let serve = words.windows(2).any(|pair| (pair[0] == "vllm" || pair[0].ends_with("/vllm")) && pair[1] == "serve");
-    serve || words.iter().any(|word| word.starts_with("vllm.entrypoints.")) || title(process).is_some()
+    let serve = words
+        .windows(2)
+        .any(|pair| (pair[0] == "vllm" || pair[0].ends_with("/vllm")) && pair[1] == "serve");
+    serve
+        || words
+            .iter()
+            .any(|word| word.starts_with("vllm.entrypoints."))
+        || title(process).is_some()
 }
 
 #[cfg(test)]
@@ -78,25 +114,55 @@ mod tests {
     use super::*;
 
     fn named(comm: &str, command: &str) -> Seen {
-        Seen { pid: 2, parent: 1, started: 0, comm: comm.into(), command: command.into(), ended: false }
+        Seen {
+            pid: 2,
+            parent: 1,
+            started: 0,
+            comm: comm.into(),
+            command: command.into(),
+            ended: false,
+        }
     }
 
     #[test]
     fn titles_tell_role_and_ranks_also_when_cut() {
-        let of = |comm: &str, command: &str| title(&named(comm, command)).map(|t| (t.role, t.engine, t.rank));
-        assert_eq!(of("VLLM::EngineCor", "VLLM::EngineCore"), Some((Role::EngineCore, None, None)));
-        assert_eq!(of("VLLM::EngineCor", "VLLM::EngineCore_DP3"), Some((Role::EngineCore, Some(3), None)));
-        assert_eq!(of("VLLM::Worker_TP", "VLLM::Worker_DP1_TP2_EP2"), Some((Role::Worker, Some(1), Some(2))));
-        assert_eq!(of("VLLM::EngineCor", "python -c spawn_main"), Some((Role::EngineCore, None, None)));
-        assert_eq!(of("prod::Worker", "prod::Worker_TP0"), Some((Role::Worker, None, Some(0))));
+        let of = |comm: &str, command: &str| {
+            title(&named(comm, command)).map(|t| (t.role, t.engine, t.rank))
+        };
+        assert_eq!(
+            of("VLLM::EngineCor", "VLLM::EngineCore"),
+            Some((Role::EngineCore, None, None))
+        );
+        assert_eq!(
+            of("VLLM::EngineCor", "VLLM::EngineCore_DP3"),
+            Some((Role::EngineCore, Some(3), None))
+        );
+        assert_eq!(
+            of("VLLM::Worker_TP", "VLLM::Worker_DP1_TP2_EP2"),
+            Some((Role::Worker, Some(1), Some(2)))
+        );
+        assert_eq!(
+            of("VLLM::EngineCor", "python -c spawn_main"),
+            Some((Role::EngineCore, None, None))
+        );
+        assert_eq!(
+            of("prod::Worker", "prod::Worker_TP0"),
+            Some((Role::Worker, None, Some(0)))
+        );
         assert_eq!(of("python3", "python3 -m http.server"), None);
         assert_eq!(of("x", "std::thread"), None);
     }
 
     #[test]
     fn servers_are_recognised_by_their_command() {
-        assert!(looks_like_vllm(&named("vllm", "/usr/bin/python3 /usr/local/bin/vllm serve m")));
-        assert!(looks_like_vllm(&named("python3", "python3 -m vllm.entrypoints.openai.api_server --model m")));
+        assert!(looks_like_vllm(&named(
+            "vllm",
+            "/usr/bin/python3 /usr/local/bin/vllm serve m"
+        )));
+        assert!(looks_like_vllm(&named(
+            "python3",
+            "python3 -m vllm.entrypoints.openai.api_server --model m"
+        )));
         assert!(!looks_like_vllm(&named("vim", "vim vllm.toml")));
     }
 }

@@ -19,7 +19,9 @@ impl Status {
     fn parse(text: &str) -> Self {
         let mut status = Self::default();
         for line in text.lines() {
-            let Some((key, value)) = line.split_once(':') else { continue };
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
             let value = value.trim();
             match key {
                 "State" => status.state = value.chars().next().unwrap_or_default(),
@@ -50,15 +52,23 @@ pub fn check(pid: u32) -> Result<(), Error> {
 
 pub(super) fn check_status(pid: u32) -> Result<Filters, Error> {
     if cfg!(not(target_arch = "x86_64")) {
-        return Err(Error::Architecture { missing: "the injection of system calls" });
+        return Err(Error::Architecture {
+            missing: "the injection of system calls",
+        });
     }
-    if std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() == "3") {
+    if std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+        .is_ok_and(|scope| scope.trim() == "3")
+    {
         return Err(Error::PtraceScope);
     }
     let status = Status::parse(&read_proc(pid, "status")?);
     judge(pid, &status)?;
     check_executable(pid)?;
-    Ok(if status.seccomp == 0 { Filters::None } else { Filters::Ask })
+    Ok(if status.seccomp == 0 {
+        Filters::None
+    } else {
+        Filters::Ask
+    })
 }
 
 fn judge(pid: u32, status: &Status) -> Result<(), Error> {
@@ -69,16 +79,34 @@ fn judge(pid: u32, status: &Status) -> Result<(), Error> {
         return Err(Error::KernelThread { pid });
     }
     if status.tracer != 0 {
-        return Err(Error::Traced { pid, tracer: status.tracer });
+        return Err(Error::Traced {
+            pid,
+            tracer: process_of(status.tracer),
+        });
     }
     if status.ignored & (1 << (libc::SIGTRAP - 1)) != 0 {
         return Err(Error::TrapIgnored { pid });
     }
     match status.seccomp {
         0 | 2 => Ok(()),
-        1 => Err(Error::Seccomp { pid, reason: "strict mode allows nothing but read, write and exit" }),
-        _ => Err(Error::Seccomp { pid, reason: "its mode is unknown" }),
+        1 => Err(Error::Seccomp {
+            pid,
+            reason: "strict mode allows nothing but read, write and exit",
+        }),
+        _ => Err(Error::Seccomp {
+            pid,
+            reason: "its mode is unknown",
+        }),
     }
+}
+
+/// The process that a thread belongs to; the thread itself where that cannot be told.
+fn process_of(tid: u32) -> u32 {
+    let status = read_proc(tid, "status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+        .unwrap_or(tid)
 }
 
 /// A 32-bit program makes system calls by other numbers.
@@ -90,7 +118,11 @@ fn check_executable(pid: u32) -> Result<(), Error> {
         .map_err(|source| proc_error(pid, path, source))?;
     // ELF class at 4 (2 is 64-bit), machine at 18 (62 is x86-64).
     let native = head.starts_with(b"\x7fELF") && head[4] == 2 && head[18..20] == [62, 0];
-    if native { Ok(()) } else { Err(Error::NotNative { pid }) }
+    if native {
+        Ok(())
+    } else {
+        Err(Error::NotNative { pid })
+    }
 }
 
 /// Reads a file of `/proc/PID`, up to a size that no honest process reaches.
@@ -129,16 +161,34 @@ mod tests {
 
     #[test]
     fn what_forbids_touching_is_told_apart() {
-        assert!(matches!(judged("S (sl", "Z (sl"), Err(Error::Gone { pid: 7 })));
-        assert!(matches!(judged("VmSize", "Other"), Err(Error::KernelThread { .. })));
-        assert!(matches!(judged("TracerPid:\t0", "TracerPid:\t9"), Err(Error::Traced { tracer: 9, .. })));
-        assert!(matches!(judged("1001000", "1001010"), Err(Error::TrapIgnored { .. })));
-        assert!(matches!(judged("Seccomp:\t0", "Seccomp:\t1"), Err(Error::Seccomp { .. })));
+        assert!(matches!(
+            judged("S (sl", "Z (sl"),
+            Err(Error::Gone { pid: 7 })
+        ));
+        assert!(matches!(
+            judged("VmSize", "Other"),
+            Err(Error::KernelThread { .. })
+        ));
+        assert!(matches!(
+            judged("TracerPid:\t0", "TracerPid:\t1"),
+            Err(Error::Traced { tracer: 1, .. })
+        ));
+        assert!(matches!(
+            judged("1001000", "1001010"),
+            Err(Error::TrapIgnored { .. })
+        ));
+        assert!(matches!(
+            judged("Seccomp:\t0", "Seccomp:\t1"),
+            Err(Error::Seccomp { .. })
+        ));
     }
 
     #[test]
     fn a_kernel_thread_and_nobody_are_refused() {
-        assert!(matches!(check(2), Err(Error::KernelThread { .. } | Error::Gone { .. } | Error::NotNative { .. })));
+        assert!(matches!(
+            check(2),
+            Err(Error::KernelThread { .. } | Error::Gone { .. } | Error::NotNative { .. })
+        ));
         assert!(matches!(check(u32::MAX), Err(Error::Gone { .. })));
     }
 }

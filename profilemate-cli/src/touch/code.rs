@@ -59,8 +59,8 @@ mod x86_64 {
     use core::mem::offset_of;
 
     use profilemate_common::page::{
-        CODE_SIZE, Head, MODE_COUNT, MODE_ENTRY, MODE_RETURN, MODE_SKIP, SLOT_OFFSET, SLOT_STRIDE, SLOTS, SWAP_OFFSET,
-        SWAPS, Slot, Swap,
+        CODE_SIZE, Head, MODE_COUNT, MODE_ENTRY, MODE_RETURN, MODE_SKIP, SLOT_OFFSET, SLOT_STRIDE,
+        SLOTS, SWAP_OFFSET, SWAPS, Slot, Swap,
     };
 
     core::arch::global_asm!(
@@ -78,7 +78,7 @@ mod x86_64 {
         "jmp .Lpm_common",
         ".set .Lpm_slot, .Lpm_slot + 1",
         ".endr",
-        // Slot stubs, entered as a C method (self, args, nargs, kwnames); self lies right before args.
+        // Slot stubs, entered as a C method (self, args, nargs, kwnames).
         ".set .Lpm_slot, 0",
         ".rept {slots}",
         ".p2align 4, 0xcc",
@@ -91,9 +91,19 @@ mod x86_64 {
         "mov eax, r10d",
         "imul rax, rax, {slot_stride}",
         "lea r11, [rip + .Lpm_code + {slots_at}]",
-        "mov rdi, [r11 + rax + {callee}]",
+        "mov r11, [r11 + rax + {callee}]",
+        // No self: a function of a module, whose arguments are as the callee wants them.
+        "test rdi, rdi",
+        "jz 2f",
+        // Mostly self lies right before the arguments, because the caller had them in one array.
+        "test rsi, rsi",
+        "jz .Lpm_copy",
+        "cmp [rsi - 8], rdi",
+        "jne .Lpm_copy",
         "lea rsi, [rsi - 8]",
         "inc rdx",
+        "2:",
+        "mov rdi, r11",
         // Falls through.
         ".Lpm_common:",
         "push rbp",
@@ -177,6 +187,35 @@ mod x86_64 {
         "pop rbx",
         "pop rbp",
         "ret",
+        // A bound method that was kept, or one that C code calls: self is not in the array, so make one that holds it.
+        ".Lpm_copy:",
+        "push rbp",
+        "mov rbp, rsp",
+        "mov rax, rdx",
+        "test rcx, rcx",
+        "jz 1f",
+        // The values of keywords follow the positional arguments, one for each name in the tuple.
+        "add rax, [rcx + {tuple_size}]",
+        "1:",
+        "lea r8, [rax * 8 + 23]",
+        "and r8, -16",
+        "sub rsp, r8",
+        // From the end, so that a stack that is too small is met where it grows.
+        "2:",
+        "test rax, rax",
+        "jz 3f",
+        "mov r9, [rsi + rax * 8 - 8]",
+        "mov [rsp + rax * 8], r9",
+        "dec rax",
+        "jmp 2b",
+        "3:",
+        "mov [rsp], rdi",
+        "mov rsi, rsp",
+        "inc rdx",
+        "mov rdi, r11",
+        "call .Lpm_common",
+        "leave",
+        "ret",
         // The swap list. Runs in one stopped thread of the target, without a stack, until it meets the int3.
         ".skip {swap_code} - (. - .Lpm_code), 0xcc",
         ".Lpm_swap:",
@@ -225,6 +264,8 @@ mod x86_64 {
         marks = const offset_of!(Slot, marks),
         cycles = const offset_of!(Slot, cycles),
         callee = const offset_of!(Slot, callee),
+        // `PyVarObject.ob_size`, in every version with vectorcalls.
+        tuple_size = const 16,
         histogram = const offset_of!(Slot, histogram),
         mode_entry = const MODE_ENTRY,
         mode_return = const MODE_RETURN,
@@ -256,6 +297,10 @@ mod x86_64 {
 
 /// The code of the page.
 #[cfg(target_arch = "x86_64")]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "other architectures have no code yet"
+)]
 pub fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
     Ok(x86_64::bytes())
 }
@@ -263,7 +308,9 @@ pub fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
 /// The code of the page.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn bytes() -> Result<&'static [u8; CODE_SIZE], Error> {
-    Err(Error::Architecture { missing: "the code of the marker page" })
+    Err(Error::Architecture {
+        missing: "the code of the marker page",
+    })
 }
 
 /// Whether `found` is our code. The bytes of the mark's nops are left out: a uprobe puts its breakpoint there.
@@ -282,7 +329,10 @@ mod tests {
     fn both_nops_lie_at_the_offsets_that_the_links_use() {
         let code = bytes().unwrap();
         assert_eq!(code[MARK_NOP1_OFFSET], 0x90);
-        assert_eq!(code[MARK_NOP5_OFFSET..MARK_END], [0x0f, 0x1f, 0x44, 0x00, 0x00]);
+        assert_eq!(
+            code[MARK_NOP5_OFFSET..MARK_END],
+            [0x0f, 0x1f, 0x44, 0x00, 0x00]
+        );
         assert_eq!(code[MARK_END], 0xc3, "the mark returns at once");
     }
 
@@ -299,8 +349,16 @@ mod tests {
                 jumps += i32::from(opcode == 0xe9);
             }
         }
-        assert_eq!((calls, jumps), (2, 0), "one call before and one after the original");
-        assert_eq!(code[MARK_NOP1_OFFSET - 1], 0xcc, "nothing falls into the mark");
+        assert_eq!(
+            (calls, jumps),
+            (2, 0),
+            "one call before and one after the original"
+        );
+        assert_eq!(
+            code[MARK_NOP1_OFFSET - 1],
+            0xcc,
+            "nothing falls into the mark"
+        );
     }
 
     #[test]

@@ -25,7 +25,9 @@ pub enum Error {
         pid: u32,
     },
     /// Another ptrace user holds the process.
-    #[error("process {pid} is already being traced by process {tracer} (ptrace allows one at a time)")]
+    #[error(
+        "process {pid} is already being traced by process {tracer} (ptrace allows one at a time)"
+    )]
     Traced {
         /// The process.
         pid: u32,
@@ -181,5 +183,9 @@ pub enum Error {
 }
 
 fn by(tracer: u32) -> String {
-    if tracer == 0 { String::new() } else { format!(" (process {tracer})") }
+    if tracer == 0 {
+        String::new()
+    } else {
+        format!(" (process {tracer})")
+    }
 }

@@ -43,20 +43,52 @@ pub(super) fn map(pid: u32) -> Result<Mapped, Error> {
         if filters == Filters::Ask {
             seccomp::ask(pid, thread.tid(), &planned_calls())?;
         }
-        Injection { pid, thread, instruction }.map()
+        Injection {
+            pid,
+            thread,
+            instruction,
+        }
+        .map()
     })?;
-    let about = memfd.metadata().map_err(|_| Error::NotOurs { pid, what: "the memfd cannot be looked at" })?;
-    Ok(Mapped { base, inode: about.ino(), memfd: memfd.into(), stood_ns })
+    let about = memfd.metadata().map_err(|_| Error::NotOurs {
+        pid,
+        what: "the memfd cannot be looked at",
+    })?;
+    Ok(Mapped {
+        base,
+        inode: about.ino(),
+        memfd: memfd.into(),
+        stood_ns,
+    })
 }
 
 /// The calls that [`Injection::map`] makes, as far as a filter can know them before.
 fn planned_calls() -> [Call; 6] {
     let call = |number, args| Call { number, args };
     [
-        call(libc::SYS_mmap, [0, PAGE_SIZE, READ_WRITE, RESERVE, u64::MAX, 0]),
-        call(libc::SYS_memfd_create, [0, MFD_CLOEXEC | MFD_EXEC, 0, 0, 0, 0]),
-        call(libc::SYS_mmap, [0, CODE_SIZE as u64, READ_EXECUTE, REPLACE, 3, 0]),
-        call(libc::SYS_mmap, [0, DATA_SIZE as u64, READ_WRITE, REPLACE, 3, CODE_SIZE as u64]),
+        call(
+            libc::SYS_mmap,
+            [0, PAGE_SIZE, READ_WRITE, RESERVE, u64::MAX, 0],
+        ),
+        call(
+            libc::SYS_memfd_create,
+            [0, MFD_CLOEXEC | MFD_EXEC, 0, 0, 0, 0],
+        ),
+        call(
+            libc::SYS_mmap,
+            [0, CODE_SIZE as u64, READ_EXECUTE, REPLACE, 3, 0],
+        ),
+        call(
+            libc::SYS_mmap,
+            [
+                0,
+                DATA_SIZE as u64,
+                READ_WRITE,
+                REPLACE,
+                3,
+                CODE_SIZE as u64,
+            ],
+        ),
         call(libc::SYS_close, [3, 0, 0, 0, 0, 0]),
         call(libc::SYS_munmap, [0, PAGE_SIZE, 0, 0, 0, 0]),
     ]
@@ -74,7 +106,11 @@ impl Injection<'_> {
     }
 
     fn map(mut self) -> Result<(u64, File), Error> {
-        let base = self.call("mmap", libc::SYS_mmap, [0, PAGE_SIZE, READ_WRITE, RESERVE, u64::MAX, 0])?;
+        let base = self.call(
+            "mmap",
+            libc::SYS_mmap,
+            [0, PAGE_SIZE, READ_WRITE, RESERVE, u64::MAX, 0],
+        )?;
         let result = self.map_memfd(base);
         if result.is_err() {
             let _ = self.call("munmap", libc::SYS_munmap, [base, PAGE_SIZE, 0, 0, 0, 0]);
@@ -85,7 +121,11 @@ impl Injection<'_> {
     fn map_memfd(&mut self, base: u64) -> Result<File, Error> {
         let mut name = MEMFD_NAME.as_bytes().to_vec();
         name.push(0);
-        vm::write(self.pid, base, &name).map_err(|source| Error::Memory { pid: self.pid, address: base, source })?;
+        vm::write(self.pid, base, &name).map_err(|source| Error::Memory {
+            pid: self.pid,
+            address: base,
+            source,
+        })?;
         let fd = match self.create(base, MFD_CLOEXEC | MFD_EXEC) {
             Err(Error::Injected { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
                 self.create(base, MFD_CLOEXEC)
@@ -100,14 +140,33 @@ impl Injection<'_> {
     }
 
     fn create(&mut self, name: u64, flags: u64) -> Result<u64, Error> {
-        self.call("memfd_create", libc::SYS_memfd_create, [name, flags, 0, 0, 0, 0])
+        self.call(
+            "memfd_create",
+            libc::SYS_memfd_create,
+            [name, flags, 0, 0, 0, 0],
+        )
     }
 
     fn fill(&mut self, base: u64, fd: u64) -> Result<File, Error> {
         let memfd = open_memfd(self.pid, self.thread.tid(), fd)?;
-        self.call("mmap", libc::SYS_mmap, [base, CODE_SIZE as u64, READ_EXECUTE, REPLACE, fd, 0])?;
+        self.call(
+            "mmap",
+            libc::SYS_mmap,
+            [base, CODE_SIZE as u64, READ_EXECUTE, REPLACE, fd, 0],
+        )?;
         let data = base + CODE_SIZE as u64;
-        self.call("mmap", libc::SYS_mmap, [data, DATA_SIZE as u64, READ_WRITE, REPLACE, fd, CODE_SIZE as u64])?;
+        self.call(
+            "mmap",
+            libc::SYS_mmap,
+            [
+                data,
+                DATA_SIZE as u64,
+                READ_WRITE,
+                REPLACE,
+                fd,
+                CODE_SIZE as u64,
+            ],
+        )?;
         Ok(memfd)
     }
 }
@@ -117,14 +176,22 @@ impl Injection<'_> {
 fn open_memfd(pid: u32, tid: u32, fd: u64) -> Result<File, Error> {
     let path = format!("/proc/{pid}/task/{tid}/fd/{fd}");
     let not_ours = |what| Error::NotOurs { pid, what };
-    let link = std::fs::read_link(&path).map_err(|_| not_ours("the new file descriptor is gone"))?;
+    let link =
+        std::fs::read_link(&path).map_err(|_| not_ours("the new file descriptor is gone"))?;
     if link.to_str() != Some(&format!("/memfd:{MEMFD_NAME} (deleted)")) {
         return Err(not_ours("the new file descriptor is another file"));
     }
-    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|_| not_ours("the memfd cannot be opened"))?;
-    let about = file.metadata().map_err(|_| not_ours("the memfd cannot be looked at"))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|_| not_ours("the memfd cannot be opened"))?;
+    let about = file
+        .metadata()
+        .map_err(|_| not_ours("the memfd cannot be looked at"))?;
     // Only files in memory have seals, and ours is new: unnamed, unsealed and empty.
-    let seals = rustix::fs::fcntl_get_seals(&file).map_err(|_| not_ours("the new file is no memfd"))?;
+    let seals =
+        rustix::fs::fcntl_get_seals(&file).map_err(|_| not_ours("the new file is no memfd"))?;
     if about.nlink() != 0 || about.len() != 0 || seals.contains(rustix::fs::SealFlags::WRITE) {
         return Err(not_ours("the new file is not new"));
     }
@@ -140,8 +207,13 @@ fn find_syscall_instruction(pid: u32) -> Result<u64, Error> {
     let mut bytes = Vec::new();
     for (start, end, _) in code.into_iter().take(16) {
         bytes.resize((end.saturating_sub(start)).min(SEARCHED) as usize, 0);
-        let Ok(read) = vm::read_some(pid, start, &mut bytes) else { continue };
-        if let Some(at) = bytes[..read].windows(2).position(|pair| pair == [0x0f, 0x05]) {
+        let Ok(read) = vm::read_some(pid, start, &mut bytes) else {
+            continue;
+        };
+        if let Some(at) = bytes[..read]
+            .windows(2)
+            .position(|pair| pair == [0x0f, 0x05])
+        {
             return Ok(start + at as u64);
         }
     }
@@ -157,5 +229,9 @@ fn parse_code(line: &str) -> Option<(u64, u64, String)> {
     if !executable || name == "[vsyscall]" {
         return None;
     }
-    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?, name.into()))
+    Some((
+        u64::from_str_radix(start, 16).ok()?,
+        u64::from_str_radix(end, 16).ok()?,
+        name.into(),
+    ))
 }

@@ -21,14 +21,23 @@ pub(super) struct Mapping {
 impl Mapping {
     /// Opens the mapped file itself, not what a path may name.
     pub(super) fn open(&self, pid: u32) -> Result<OwnedFd, Error> {
-        let path = format!("/proc/{pid}/map_files/{:x}-{:x}", self.base, self.base + CODE_SIZE as u64);
+        let path = format!(
+            "/proc/{pid}/map_files/{:x}-{:x}",
+            self.base,
+            self.base + CODE_SIZE as u64
+        );
         let file = File::open(&path).map_err(|source| Error::Proc { path, source })?;
-        let same = file.metadata().is_ok_and(|about| about.ino() == self.inode && about.nlink() == 0);
+        let same = file
+            .metadata()
+            .is_ok_and(|about| about.ino() == self.inode && about.nlink() == 0);
         // Only files in memory have seals.
         if same && rustix::fs::fcntl_get_seals(&file).is_ok() {
             Ok(file.into())
         } else {
-            Err(Error::NotOurs { pid, what: "the mapped file is another one" })
+            Err(Error::NotOurs {
+                pid,
+                what: "the mapped file is another one",
+            })
         }
     }
 }
@@ -46,7 +55,12 @@ fn parse(maps: &str) -> Vec<Mapping> {
         let data_fits = data.is(b"rw-p", CODE_SIZE as u64, DATA_SIZE as u64);
         code_fits && data_fits && data.start == code.end && data.inode == code.inode
     });
-    pages.map(|pair| Mapping { base: pair[0].start, inode: pair[0].inode }).collect()
+    pages
+        .map(|pair| Mapping {
+            base: pair[0].start,
+            inode: pair[0].inode,
+        })
+        .collect()
 }
 
 struct Line<'a> {
@@ -66,13 +80,25 @@ impl<'a> Line<'a> {
         let permissions = fields.next()?.as_bytes();
         let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
         let inode = fields.nth(1)?.parse().ok()?;
-        let named = fields.next()?.strip_prefix("/memfd:") == Some(MEMFD_NAME) && fields.next().is_none();
-        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-        named.then_some(Self { start, end, permissions, offset, inode })
+        let named =
+            fields.next()?.strip_prefix("/memfd:") == Some(MEMFD_NAME) && fields.next().is_none();
+        let (start, end) = (
+            u64::from_str_radix(start, 16).ok()?,
+            u64::from_str_radix(end, 16).ok()?,
+        );
+        named.then_some(Self {
+            start,
+            end,
+            permissions,
+            offset,
+            inode,
+        })
     }
 
     fn is(&self, permissions: &[u8], offset: u64, len: u64) -> bool {
-        self.permissions == permissions && self.offset == offset && self.end.wrapping_sub(self.start) == len
+        self.permissions == permissions
+            && self.offset == offset
+            && self.end.wrapping_sub(self.start) == len
     }
 }
 
@@ -89,7 +115,13 @@ mod tests {
 
     #[test]
     fn a_page_is_found_by_name_and_shape() {
-        assert_eq!(parse(MAPS), [Mapping { base: 0x7f00_0000_0000, inode: 5 }]);
+        assert_eq!(
+            parse(MAPS),
+            [Mapping {
+                base: 0x7f00_0000_0000,
+                inode: 5
+            }]
+        );
     }
 
     #[test]
@@ -97,7 +129,10 @@ mod tests {
         for (from, to) in [
             ("memfd:profilemate", "memfd:profilemate2"),
             ("r-xp 00000000 00:01 5", "rwxp 00000000 00:01 5"),
-            ("00:01 5    /memfd:profilemate (deleted)\n7f0000010", "00:01 7    /memfd:profilemate (deleted)\n7f0000010"),
+            (
+                "00:01 5    /memfd:profilemate (deleted)\n7f0000010",
+                "00:01 7    /memfd:profilemate (deleted)\n7f0000010",
+            ),
             ("7f000000b000", "7f000000c000"),
             (" (deleted)", ""),
         ] {

@@ -3,6 +3,10 @@
 //! Order of effects, for one process: [`MarkerPage::find`] or [`MarkerPage::create`], [`MarkerPage::lock`], then
 //! [`redirect`], and on the way out [`restore`] or [`restore_all`]. Nothing here decides what to redirect; that is in
 //! the plan before anything here runs.
+//!
+//! One thing cannot be made safe: a tracer that is itself killed by `SIGKILL` during the fraction of a millisecond in
+//! which a thread of the target runs borrowed instructions takes that thread's registers with it. So attach and
+//! detach are short, and everything that can be done before or after the stop is.
 
 mod check;
 mod code;
@@ -22,8 +26,13 @@ mod stopped;
 mod threads;
 
 pub use check::check;
-pub use code::{MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, bytes as page_code, method_stub, vectorcall_stub};
+pub use code::{
+    MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, bytes as page_code, method_stub, vectorcall_stub,
+};
 pub use error::Error;
 pub use page::MarkerPage;
-pub use redirect::{Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore, restore_all};
+pub use redirect::{
+    Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore,
+    restore_all,
+};
 pub use swap::{Outcome, SwapRequest, Width, swap};

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use bytemuck::{Pod, Zeroable};
 use profilemate_common::page::{
-    CODE_SIZE, DATA_SIZE, Head, MAGIC, MODE_OFF, Mode, SLOT_OFFSET, SLOT_STRIDE, SLOTS, SWAP_OFFSET, SWAPS, Slot, Swap,
-    VERSION,
+    CODE_SIZE, DATA_SIZE, Head, MAGIC, MODE_OFF, Mode, SLOT_OFFSET, SLOT_STRIDE, SLOTS,
+    SWAP_OFFSET, SWAPS, Slot, Swap, VERSION,
 };
 
 use super::mapping::{Mapping, mappings};
@@ -32,28 +32,28 @@ pub struct MarkerPage {
 impl MarkerPage {
     /// Finds or makes the page of process `pid`, locks it, and puts back what a killed tracer left redirected.
     ///
-    /// `original` is the interpreter's own vectorcall function.
-    pub fn acquire(pid: u32, original: u64) -> Result<(Self, Restored), Error> {
+    /// `original` is the interpreter's own vectorcall function. `held` are the pages that this tracer holds already:
+    /// a forked child has its parent's page, and with it the parent's lock.
+    pub fn acquire(pid: u32, original: u64, held: &[&Self]) -> Result<(Self, Restored), Error> {
         let mut undone = Restored::default();
         let mut usable = None;
-        for page in Self::find_all(pid)? {
+        for found in Self::find_all(pid)? {
+            let relative = held.iter().find(|page| page.inode == found.inode);
+            let page = match relative {
+                Some(relative) => relative.inherited_by(pid)?.unwrap_or(found),
+                None => found,
+            };
             page.lock()?;
-            let restored = restore_all(&page)?;
-            undone.restored += restored.restored;
-            undone.already += restored.already;
-            undone.left += restored.left;
+            undone = undone.and(restore_all(&page)?);
             if usable.is_none() && page.current && page.original()? == original {
                 usable = Some(page);
             }
         }
-        let page = match usable {
-            Some(page) => page,
-            None => {
-                let page = Self::create(pid, original)?;
-                page.lock()?;
-                page
-            }
-        };
+        if let Some(page) = usable {
+            return Ok((page, undone));
+        }
+        let page = Self::create(pid, original)?;
+        page.lock()?;
         Ok((page, undone))
     }
 
@@ -61,23 +61,41 @@ impl MarkerPage {
     pub fn create(pid: u32, original: u64) -> Result<Self, Error> {
         let code = code::bytes()?;
         let mapped = map(pid)?;
-        let head =
-            Head { magic: MAGIC, version: VERSION, slots: SLOTS as u32, original, ..Head::zeroed() };
+        let head = Head {
+            magic: MAGIC,
+            version: VERSION,
+            slots: SLOTS as u32,
+            original,
+            ..Head::zeroed()
+        };
         // The pages are mapped privately, and still shared with the file because nobody has written to them.
         let file = File::from(mapped.memfd);
         let written = file
             .set_len((CODE_SIZE + DATA_SIZE) as u64)
             .and_then(|()| file.write_all_at(code, 0))
             .and_then(|()| file.write_all_at(bytemuck::bytes_of(&head), CODE_SIZE as u64));
-        written.map_err(|source| Error::Memory { pid, address: mapped.base, source })?;
-        let wanted = Mapping { base: mapped.base, inode: mapped.inode };
+        written.map_err(|source| Error::Memory {
+            pid,
+            address: mapped.base,
+            source,
+        })?;
+        let wanted = Mapping {
+            base: mapped.base,
+            inode: mapped.inode,
+        };
         if !mappings(pid)?.contains(&wanted) {
-            return Err(Error::NotOurs { pid, what: "it is not mapped where it was put" });
+            return Err(Error::NotOurs {
+                pid,
+                what: "it is not mapped where it was put",
+            });
         }
         let page = Self::validated(pid, wanted, file.into(), Some(mapped.stood_ns))?;
         match page {
             Some(page) if page.current => Ok(page),
-            _ => Err(Error::NotOurs { pid, what: "its code reads back differently" }),
+            _ => Err(Error::NotOurs {
+                pid,
+                what: "its code reads back differently",
+            }),
         }
     }
 
@@ -100,7 +118,10 @@ impl MarkerPage {
 
     /// The same page in a forked child: the child has its own data, and the lock is shared.
     pub fn inherited_by(&self, child: u32) -> Result<Option<Self>, Error> {
-        let wanted = Mapping { base: self.base, inode: self.inode };
+        let wanted = Mapping {
+            base: self.base,
+            inode: self.inode,
+        };
         if !mappings(child)?.contains(&wanted) {
             return Ok(None);
         }
@@ -109,14 +130,31 @@ impl MarkerPage {
     }
 
     /// Believes a mapping only if its data says what a page says. `None` if it is no page (yet).
-    fn validated(pid: u32, mapping: Mapping, memfd: OwnedFd, stood_ns: Option<u64>) -> Result<Option<Self>, Error> {
-        let mut page = Self { pid, base: mapping.base, inode: mapping.inode, memfd, stood_ns, current: false };
-        let Ok(head) = page.head() else { return Ok(None) };
+    fn validated(
+        pid: u32,
+        mapping: Mapping,
+        memfd: OwnedFd,
+        stood_ns: Option<u64>,
+    ) -> Result<Option<Self>, Error> {
+        let mut page = Self {
+            pid,
+            base: mapping.base,
+            inode: mapping.inode,
+            memfd,
+            stood_ns,
+            current: false,
+        };
+        let Ok(head) = page.head() else {
+            return Ok(None);
+        };
         if head.magic != MAGIC {
             return Ok(None);
         }
         if head.version != VERSION || head.slots as usize != SLOTS {
-            return Err(Error::OtherVersion { pid, version: head.version });
+            return Err(Error::OtherVersion {
+                pid,
+                version: head.version,
+            });
         }
         let mut found = vec![0; CODE_SIZE];
         page.read_at(0, &mut found)?;
@@ -129,7 +167,10 @@ impl MarkerPage {
     /// Processes that share the page by `fork` share its lock: use [`MarkerPage::inherited_by`] for them.
     pub fn lock(&self) -> Result<(), Error> {
         if !lock::try_exclusive(&self.memfd).map_err(Error::Lock)? {
-            return Err(Error::AnotherTracer { pid: self.pid, tracer: self.head()?.tracer });
+            return Err(Error::AnotherTracer {
+                pid: self.pid,
+                tracer: self.head()?.tracer,
+            });
         }
         self.write_data(offset_of!(Head, tracer), &std::process::id().to_ne_bytes())
     }
@@ -200,19 +241,27 @@ impl MarkerPage {
     /// All slots.
     pub fn slots(&self) -> Result<Vec<Slot>, Error> {
         let mut slots = vec![Slot::zeroed(); SLOTS];
-        self.read_at(CODE_SIZE + SLOT_OFFSET, bytemuck::cast_slice_mut(&mut slots))?;
+        self.read_at(
+            CODE_SIZE + SLOT_OFFSET,
+            bytemuck::cast_slice_mut(&mut slots),
+        )?;
         Ok(slots)
     }
 
     /// Counters of the slots in use, since the page was mapped.
     pub fn counters(&self) -> Result<Vec<SlotCounters>, Error> {
-        let slots = (0_u8..).zip(self.slots()?).filter(|(_, slot)| slot.function != 0);
+        let slots = (0_u8..)
+            .zip(self.slots()?)
+            .filter(|(_, slot)| slot.function != 0);
         let counters = slots.map(|(number, slot)| SlotCounters {
             slot: number,
             calls: slot.calls,
             marks: slot.marks,
             cycles: slot.cycles,
-            histogram: (0_u8..).zip(slot.histogram).filter(|(_, calls)| *calls != 0).collect(),
+            histogram: (0_u8..)
+                .zip(slot.histogram)
+                .filter(|(_, calls)| *calls != 0)
+                .collect(),
         });
         Ok(counters.collect())
     }
@@ -231,7 +280,11 @@ impl MarkerPage {
     /// Writes the journal: which function a slot belongs to, and how far into it the redirected pointer lies.
     pub fn set_function(&self, slot: u8, function: u64, pointer_offset: u32) -> Result<(), Error> {
         // The function last: a journal entry without it does not count.
-        self.write_slot(slot, offset_of!(Slot, pointer_offset), &pointer_offset.to_ne_bytes())?;
+        self.write_slot(
+            slot,
+            offset_of!(Slot, pointer_offset),
+            &pointer_offset.to_ne_bytes(),
+        )?;
         self.write_slot(slot, offset_of!(Slot, function), &function.to_ne_bytes())
     }
 
@@ -247,18 +300,28 @@ impl MarkerPage {
     }
 
     pub(super) fn require_usable(&self) -> Result<(), Error> {
-        if self.current { Ok(()) } else { Err(Error::OtherBuild { pid: self.pid }) }
+        if self.current {
+            Ok(())
+        } else {
+            Err(Error::OtherBuild { pid: self.pid })
+        }
     }
 
     pub(super) fn write_swaps(&self, swaps: &[Swap]) -> Result<(), Error> {
         let swaps = &swaps[..swaps.len().min(SWAPS)];
         self.write_data(SWAP_OFFSET, bytemuck::cast_slice(swaps))?;
-        self.write_data(offset_of!(Head, swap_count), &(swaps.len() as u32).to_ne_bytes())
+        self.write_data(
+            offset_of!(Head, swap_count),
+            &(swaps.len() as u32).to_ne_bytes(),
+        )
     }
 
     pub(super) fn read_swaps(&self, count: usize) -> Result<Vec<Swap>, Error> {
         let mut swaps = vec![Swap::zeroed(); count.min(SWAPS)];
-        self.read_at(CODE_SIZE + SWAP_OFFSET, bytemuck::cast_slice_mut(&mut swaps))?;
+        self.read_at(
+            CODE_SIZE + SWAP_OFFSET,
+            bytemuck::cast_slice_mut(&mut swaps),
+        )?;
         Ok(swaps)
     }
 
@@ -288,7 +351,11 @@ impl MarkerPage {
         if source.raw_os_error() == Some(libc::ESRCH) {
             Error::Gone { pid: self.pid }
         } else {
-            Error::Memory { pid: self.pid, address, source }
+            Error::Memory {
+                pid: self.pid,
+                address,
+                source,
+            }
         }
     }
 }
@@ -308,5 +375,7 @@ struct Mapped {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn map(_: u32) -> Result<Mapped, Error> {
-    Err(Error::Architecture { missing: "the injection of system calls" })
+    Err(Error::Architecture {
+        missing: "the injection of system calls",
+    })
 }

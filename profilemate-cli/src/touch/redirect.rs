@@ -92,6 +92,18 @@ pub struct Restored {
     pub left: usize,
 }
 
+impl Restored {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            restored: self.restored + other.restored,
+            already: self.already + other.already,
+            left: self.left + other.left,
+        }
+    }
+}
+
 /// A redirection on its way.
 struct Pending {
     index: usize,
@@ -102,7 +114,10 @@ struct Pending {
 /// Redirects functions, each into a slot of its own. The result has one entry for each request, in order.
 ///
 /// The caller holds the page's lock. A function that is already redirected keeps its slot.
-pub fn redirect(page: &MarkerPage, requests: &[Redirect]) -> Result<Vec<Result<Redirected, Refusal>>, Error> {
+pub fn redirect(
+    page: &MarkerPage,
+    requests: &[Redirect],
+) -> Result<Vec<Result<Redirected, Refusal>>, Error> {
     page.require_usable()?;
     let mut slots = page.slots()?;
     let original = page.original()?;
@@ -116,9 +131,8 @@ pub fn redirect(page: &MarkerPage, requests: &[Redirect]) -> Result<Vec<Result<R
                 continue;
             }
         };
-        let (slot, was_redirected) = match slot_for(&slots, request) {
-            Some(found) => found,
-            None => continue,
+        let Some((slot, was_redirected)) = slot_for(&slots, request) else {
+            continue;
         };
         let entry = &mut slots[usize::from(slot)];
         // Counters go on from where they were: whoever shows them takes differences.
@@ -129,8 +143,15 @@ pub fn redirect(page: &MarkerPage, requests: &[Redirect]) -> Result<Vec<Result<R
         page.set_mode(slot, MODE_OFF)?;
         page.set_skip(slot, request.skip)?;
         page.set_function(slot, request.function, offset)?;
-        pending.push(Pending { index, slot, redirect: *request });
-        results[index] = Ok(Redirected { slot, was_redirected });
+        pending.push(Pending {
+            index,
+            slot,
+            redirect: *request,
+        });
+        results[index] = Ok(Redirected {
+            slot,
+            was_redirected,
+        });
     }
     redirect_pending(page, &pending, &mut results)?;
     Ok(results)
@@ -140,7 +161,9 @@ fn check(request: &Redirect, original: u64) -> Result<u32, Refusal> {
     /// No function object is larger.
     const LARGEST: u64 = 4096;
     if request.expected != original {
-        return Err(Refusal::OtherOriginal { expected: request.expected });
+        return Err(Refusal::OtherOriginal {
+            expected: request.expected,
+        });
     }
     let offset = request.vectorcall_address.wrapping_sub(request.function);
     let aligned = request.vectorcall_address.is_multiple_of(8);
@@ -153,11 +176,18 @@ fn check(request: &Redirect, original: u64) -> Result<u32, Refusal> {
 /// The slot that the function has, or the free one whose counters say that it was used least: a call that is still in
 /// flight through a freed slot would be counted there.
 fn slot_for(slots: &[Slot], request: &Redirect) -> Option<(u8, bool)> {
-    if let Some(at) = slots.iter().position(|slot| slot.function == request.function) {
+    if let Some(at) = slots
+        .iter()
+        .position(|slot| slot.function == request.function)
+    {
         return Some((at as u8, true));
     }
-    let free = slots.iter().enumerate().filter(|(_, slot)| slot.function == 0);
-    free.min_by_key(|(_, slot)| slot.calls).map(|(at, _)| (at as u8, false))
+    let free = slots
+        .iter()
+        .enumerate()
+        .filter(|(_, slot)| slot.function == 0);
+    free.min_by_key(|(_, slot)| slot.calls)
+        .map(|(at, _)| (at as u8, false))
 }
 
 fn redirect_pending(
@@ -176,7 +206,15 @@ fn redirect_pending(
         .collect();
     let outcomes = swap(page, &pointers)?;
     let mut redirected = Vec::new();
-    for (Pending { index, slot, redirect }, outcome) in pending.iter().zip(outcomes) {
+    for (
+        Pending {
+            index,
+            slot,
+            redirect,
+        },
+        outcome,
+    ) in pending.iter().zip(outcomes)
+    {
         let refusal = match outcome {
             Outcome::Swapped => None,
             Outcome::Other(found) if found == page.vectorcall_address(*slot) => None,
@@ -199,8 +237,14 @@ fn redirect_pending(
 fn forget_versions(page: &MarkerPage, redirects: &[Redirect]) -> Result<(), Error> {
     /// The interpreter may give a new version meanwhile; not this often.
     const ROUNDS: usize = 3;
-    let mut versions: Vec<VersionWrite> = redirects.iter().filter_map(|redirect| redirect.version).collect();
-    let mut caches: Vec<VersionCache> = redirects.iter().filter_map(|redirect| redirect.version_cache).collect();
+    let mut versions: Vec<VersionWrite> = redirects
+        .iter()
+        .filter_map(|redirect| redirect.version)
+        .collect();
+    let mut caches: Vec<VersionCache> = redirects
+        .iter()
+        .filter_map(|redirect| redirect.version_cache)
+        .collect();
     for _ in 0..ROUNDS {
         let mut requests = Vec::new();
         for version in &versions {
@@ -234,10 +278,20 @@ pub fn restore(page: &MarkerPage, slots: &[u8]) -> Result<Restored, Error> {
     let original = page.original()?;
     let mut taken = Vec::new();
     for slot in slots {
-        let entry = journal.get(usize::from(*slot)).ok_or(Error::NoSuchSlot { slot: *slot })?;
-        if entry.function != 0 {
-            page.set_mode(*slot, MODE_OFF)?;
-            taken.push((*slot, entry.function.wrapping_add(u64::from(entry.pointer_offset))));
+        let entry = journal
+            .get(usize::from(*slot))
+            .ok_or(Error::NoSuchSlot { slot: *slot })?;
+        if entry.function == 0 {
+            continue;
+        }
+        page.set_mode(*slot, MODE_OFF)?;
+        // A slot with a callee belongs to the helper's C callable: no pointer of the function was changed, and the
+        // callable passes through the slot for as long as the process lives.
+        if entry.callee == 0 {
+            taken.push((
+                *slot,
+                entry.function.wrapping_add(u64::from(entry.pointer_offset)),
+            ));
         }
     }
     let requests: Vec<_> = taken
@@ -271,7 +325,10 @@ pub fn restore(page: &MarkerPage, slots: &[u8]) -> Result<Restored, Error> {
 
 /// Puts back everything that the page's journal names, whoever wrote it.
 pub fn restore_all(page: &MarkerPage) -> Result<Restored, Error> {
-    let taken: Vec<u8> =
-        (0_u8..).zip(page.slots()?).filter(|(_, slot)| slot.function != 0).map(|(slot, _)| slot).collect();
+    let taken: Vec<u8> = (0_u8..)
+        .zip(page.slots()?)
+        .filter(|(_, slot)| slot.function != 0)
+        .map(|(slot, _)| slot)
+        .collect();
     restore(page, &taken)
 }

@@ -28,7 +28,11 @@ pub(super) fn ask(pid: u32, tid: u32, calls: &[Call]) -> Result<(), Error> {
         let filter = match ptrace::seccomp_filter(tid, index) {
             Ok(Some(filter)) => filter,
             Ok(None) => return Ok(()),
-            Err(_) => return refused("it cannot be read (CAP_SYS_ADMIN is needed), so its answer is not known"),
+            Err(_) => {
+                return refused(
+                    "it cannot be read (CAP_SYS_ADMIN is needed), so its answer is not known",
+                );
+            }
         };
         for call in calls {
             match evaluate(&filter, *call).map(|answer| answer & ACTION) {
@@ -71,7 +75,11 @@ fn evaluate(filter: &[[u8; 8]], call: Call) -> Option<u32> {
                 match (code & 0x07, code & 0xf0) {
                     (0x04, operation) => a = alu(operation, a, operand)?,
                     (0x05, test) => {
-                        let jump = if holds(test, a, operand)? { jump_true } else { jump_false };
+                        let jump = if holds(test, a, operand)? {
+                            jump_true
+                        } else {
+                            jump_false
+                        };
                         at += usize::from(jump);
                     }
                     _ => return None,
@@ -131,7 +139,11 @@ mod tests {
 
     /// What a container's filter looks like: right architecture, then allowed numbers, else an error.
     fn list(allowed: &[u32]) -> Vec<[u8; 8]> {
-        let mut filter = vec![instruction(0x20, 0, 0, 4), instruction(0x15, 1, 0, ARCH), instruction(0x06, 0, 0, 0)];
+        let mut filter = vec![
+            instruction(0x20, 0, 0, 4),
+            instruction(0x15, 1, 0, ARCH),
+            instruction(0x06, 0, 0, 0),
+        ];
         filter.push(instruction(0x20, 0, 0, 0));
         for (index, number) in allowed.iter().enumerate() {
             let rest = allowed.len() - index - 1;
@@ -144,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_listed_call_is_allowed_and_another_is_not() {
-        let call = |number| Call { number, args: [0; 6] };
+        let call = |number| Call {
+            number,
+            args: [0; 6],
+        };
         assert_eq!(evaluate(&list(&[9, 319]), call(319)), Some(ALLOW));
         assert_eq!(evaluate(&list(&[9, 319]), call(9)), Some(ALLOW));
         assert_eq!(evaluate(&list(&[9, 319]), call(11)), Some(0x0005_0001));
@@ -159,13 +174,34 @@ mod tests {
             instruction(0x06, 0, 0, 0x0005_0001),
             instruction(0x06, 0, 0, ALLOW),
         ];
-        assert_eq!(evaluate(&filter, Call { number: 9, args: [0, 0, 5, 0, 0, 0] }), Some(0x0005_0001));
-        assert_eq!(evaluate(&filter, Call { number: 9, args: [0, 0, 3, 0, 0, 0] }), Some(ALLOW));
+        assert_eq!(
+            evaluate(
+                &filter,
+                Call {
+                    number: 9,
+                    args: [0, 0, 5, 0, 0, 0]
+                }
+            ),
+            Some(0x0005_0001)
+        );
+        assert_eq!(
+            evaluate(
+                &filter,
+                Call {
+                    number: 9,
+                    args: [0, 0, 3, 0, 0, 0]
+                }
+            ),
+            Some(ALLOW)
+        );
     }
 
     #[test]
     fn a_filter_that_runs_off_its_end_has_no_answer() {
-        let call = Call { number: 9, args: [0; 6] };
+        let call = Call {
+            number: 9,
+            args: [0; 6],
+        };
         assert_eq!(evaluate(&[instruction(0x05, 0, 0, u32::MAX)], call), None);
         assert_eq!(evaluate(&[instruction(0x20, 0, 0, 64)], call), None);
         assert_eq!(evaluate(&[instruction(0xff, 0, 0, 0)], call), None);

@@ -16,8 +16,14 @@ use crate::sys::ptrace::{self, SignalInfo, Stop};
 use crate::sys::vm;
 
 /// Signals that are the thread's own doing; all others are blocked while it works for us.
-const SYNCHRONOUS: [i32; 6] =
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+const SYNCHRONOUS: [i32; 6] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+];
 /// Code segment of 64-bit user code.
 const USER_CS: u64 = 0x33;
 /// Set in the number of a system call made through the x32 interface.
@@ -34,8 +40,8 @@ pub(super) enum Attempt {
 
 /// How a thread came to stand again.
 pub(super) enum Landing {
-    /// By the trap that was asked for.
-    Trap(Registers),
+    /// By the trap that was asked for, with this in `rax`.
+    Trap(u64),
     /// By a fault of its own, which it will not see.
     Fault,
 }
@@ -62,7 +68,9 @@ impl Stopped {
     pub(super) fn stop(pid: u32, tid: u32, patience: Duration) -> Result<Attempt, Error> {
         match ptrace::seize(tid) {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Attempt::Unsuitable),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                return Ok(Attempt::Unsuitable);
+            }
             // A thread that has just ended, or is being let go by an earlier attempt, also says this. The caller
             // reports it if no thread can be had.
             Err(source) => return Err(Error::Forbidden { pid, source }),
@@ -86,7 +94,13 @@ impl Stopped {
     }
 
     fn take(pid: u32, tid: u32, since_ns: u64) -> Result<Attempt, Error> {
-        let failed = |request| move |source| Error::Ptrace { request, tid, source };
+        let failed = |request| {
+            move |source| Error::Ptrace {
+                request,
+                tid,
+                source,
+            }
+        };
         let mut saved = match ptrace::registers(tid) {
             Ok(registers) => registers,
             Err(source) => {
@@ -95,7 +109,11 @@ impl Stopped {
                 return if source.raw_os_error() == Some(libc::ESRCH) {
                     Ok(Attempt::Unsuitable)
                 } else {
-                    Err(Error::Ptrace { request: "get registers", tid, source })
+                    Err(Error::Ptrace {
+                        request: "get registers",
+                        tid,
+                        source,
+                    })
                 };
             }
         };
@@ -118,9 +136,20 @@ impl Stopped {
             }
         };
         restart_interrupted(&mut saved);
-        let stopped =
-            Self { pid, tid, saved, extended, mask, since_ns, held: Vec::new(), at_signal: false, running: false };
-        let blocked = SYNCHRONOUS.iter().fold(u64::MAX, |mask, signal| mask & !(1 << (signal - 1)));
+        let stopped = Self {
+            pid,
+            tid,
+            saved,
+            extended,
+            mask,
+            since_ns,
+            held: Vec::new(),
+            at_signal: false,
+            running: false,
+        };
+        let blocked = SYNCHRONOUS
+            .iter()
+            .fold(u64::MAX, |mask, signal| mask & !(1 << (signal - 1)));
         ptrace::set_signal_mask(tid, blocked).map_err(failed("set signal mask"))?;
         Ok(Attempt::Stopped(Box::new(stopped)))
     }
@@ -131,22 +160,44 @@ impl Stopped {
     }
 
     /// Makes one system call at the `syscall` instruction at `instruction`, and returns its result.
-    pub(super) fn call(&mut self, instruction: u64, name: &'static str, number: i64, args: [u64; 6]) -> Result<u64, Error> {
+    pub(super) fn call(
+        &mut self,
+        instruction: u64,
+        name: &'static str,
+        number: i64,
+        args: [u64; 6],
+    ) -> Result<u64, Error> {
         let mut registers = self.saved;
         registers.rip = instruction;
         registers.rax = number as u64;
         registers.orig_rax = u64::MAX;
-        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = args;
+        [
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        ] = args;
         let landed = match self.run(registers, ptrace::step)? {
             Landing::Trap(landed) => landed,
-            Landing::Fault => return Err(Error::Unexpected { tid: self.tid, signal: libc::SIGSEGV }),
+            Landing::Fault => {
+                return Err(Error::Unexpected {
+                    tid: self.tid,
+                    signal: libc::SIGSEGV,
+                });
+            }
         };
-        match landed.rax as i64 {
+        match landed as i64 {
             error @ -4095..0 => {
                 let source = io::Error::from_raw_os_error(-error as i32);
-                Err(Error::Injected { call: name, pid: self.pid, source })
+                Err(Error::Injected {
+                    call: name,
+                    pid: self.pid,
+                    source,
+                })
             }
-            _ => Ok(landed.rax),
+            _ => Ok(landed),
         }
     }
 
@@ -155,18 +206,30 @@ impl Stopped {
         let mut registers = self.saved;
         registers.rip = address;
         registers.orig_rax = u64::MAX;
-        self.run(registers, |tid| ptrace::resume(tid, 0))
+        self.run(registers, ptrace::resume)
     }
 
     /// There is no deadline here: a thread that runs our instructions must not be let go before it has left them.
     /// They are a few, and every one ends.
-    fn run(&mut self, registers: Registers, go: impl Fn(u32) -> io::Result<()>) -> Result<Landing, Error> {
+    fn run(
+        &mut self,
+        registers: Registers,
+        go: impl Fn(u32, i32) -> io::Result<()>,
+    ) -> Result<Landing, Error> {
         let tid = self.tid;
-        let failed = |request| move |source| Error::Ptrace { request, tid, source };
+        let failed = |request| {
+            move |source| Error::Ptrace {
+                request,
+                tid,
+                source,
+            }
+        };
         ptrace::set_registers(tid, &registers).map_err(failed("set registers"))?;
+        let mut deliver = 0;
         loop {
             self.running = true;
-            go(tid).map_err(failed("resume"))?;
+            go(tid, deliver).map_err(failed("resume"))?;
+            deliver = 0;
             let stop = ptrace::wait_stop(tid).map_err(failed("wait"))?;
             self.running = false;
             let signal = match stop {
@@ -184,10 +247,15 @@ impl Stopped {
             self.at_signal = true;
             let info = ptrace::signal_info(tid).map_err(failed("get signal info"))?;
             let own = info.code() > 0 && SYNCHRONOUS.contains(&signal);
-            if !own {
+            if signal == libc::SIGSTOP {
+                // It cannot be blocked, runs no code, and must not be late: a SIGCONT may follow. The process stops
+                // now; this thread tells so by an event, and goes on for us alone.
+                deliver = signal;
+            } else if !own {
                 self.held.push(info);
             } else if signal == libc::SIGTRAP {
-                return ptrace::registers(tid).map(Landing::Trap).map_err(failed("get registers"));
+                let rax = ptrace::registers(tid).map(|registers| registers.rax);
+                return rax.map(Landing::Trap).map_err(failed("get registers"));
             } else {
                 return Ok(Landing::Fault);
             }
@@ -259,13 +327,17 @@ fn in_restartable_sequence(pid: u32, tid: u32, rip: u64) -> bool {
     if area == 0 {
         return false;
     }
-    let Ok(sequence) = vm::read_value::<u64>(pid, area + RSEQ_CS) else { return true };
+    let Ok(sequence) = vm::read_value::<u64>(pid, area + RSEQ_CS) else {
+        return true;
+    };
     if sequence == 0 {
         return false;
     }
     // `struct rseq_cs`: version and flags, start, length, where to go when interrupted. A finished sequence may
     // still be registered.
-    let Ok([_, start, length, _]) = vm::read_value::<[u64; 4]>(pid, sequence) else { return true };
+    let Ok([_, start, length, _]) = vm::read_value::<[u64; 4]>(pid, sequence) else {
+        return true;
+    };
     rip.wrapping_sub(start) < length
 }
 
@@ -276,7 +348,9 @@ fn in_restartable_sequence(pid: u32, tid: u32, rip: u64) -> bool {
 fn restart_interrupted(registers: &mut Registers) {
     const ERESTARTNOHAND: i64 = 514;
     let args = [registers.rdx, registers.r10];
-    if registers.rax as i64 == -i64::from(libc::EINTR) && waits(registers.orig_rax, args) == Waits::Forever {
+    if registers.rax as i64 == -i64::from(libc::EINTR)
+        && waits(registers.orig_rax, args) == Waits::Forever
+    {
         registers.rax = -ERESTARTNOHAND as u64;
     }
 }
@@ -296,12 +370,16 @@ pub(super) enum Waits {
 pub(super) fn waits(number: u64, [third, fourth]: [u64; 2]) -> Waits {
     let limited = match number as i64 {
         // The time limit is an int in milliseconds; below 0 there is none.
-        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => fourth as i32 >= 0,
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (fourth as u32).cast_signed() >= 0,
         // The time limit is a timespec.
         libc::SYS_epoll_pwait2 | libc::SYS_semtimedop => fourth != 0,
         libc::SYS_rt_sigtimedwait => third != 0,
         libc::SYS_semop => false,
         _ => return Waits::Restarted,
     };
-    if limited { Waits::Limited } else { Waits::Forever }
+    if limited {
+        Waits::Limited
+    } else {
+        Waits::Forever
+    }
 }

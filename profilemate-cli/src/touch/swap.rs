@@ -69,8 +69,16 @@ pub fn swap(page: &MarkerPage, requests: &[SwapRequest]) -> Result<Vec<Outcome>,
             rest = &rest[1..];
             continue;
         }
-        let aligned = |request: &SwapRequest| request.address.is_multiple_of(u64::from(request.width.bytes()));
-        let batch = rest.iter().take(SWAPS).take_while(|request| aligned(request)).count();
+        let aligned = |request: &SwapRequest| {
+            request
+                .address
+                .is_multiple_of(u64::from(request.width.bytes()))
+        };
+        let batch = rest
+            .iter()
+            .take(SWAPS)
+            .take_while(|request| aligned(request))
+            .count();
         let done = run_batch(page, &rest[..batch])?;
         rest = &rest[done.len()..];
         outcomes.extend(done);
@@ -108,7 +116,10 @@ fn run_batch(page: &MarkerPage, batch: &[SwapRequest]) -> Result<Vec<Outcome>, E
     if faulted || outcomes.last() != Some(&Outcome::Fault) {
         Ok(outcomes)
     } else {
-        Err(Error::NotOurs { pid: page.pid(), what: "its swap code did nothing" })
+        Err(Error::NotOurs {
+            pid: page.pid(),
+            what: "its swap code did nothing",
+        })
     }
 }
 
@@ -124,5 +135,7 @@ fn run_code(page: &MarkerPage) -> Result<bool, Error> {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn run_code(_: &MarkerPage) -> Result<bool, Error> {
-    Err(Error::Architecture { missing: "the swap code of the marker page" })
+    Err(Error::Architecture {
+        missing: "the swap code of the marker page",
+    })
 }

@@ -9,7 +9,11 @@ use crate::sys::process::hurry;
 
 /// How long each thread may take to stop, round by round. Waiting stops nobody: it is the time until a thread that is
 /// not running, or is deep in the kernel, comes by.
-const PATIENCE: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
+const PATIENCE: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+];
 /// How long to go on in all.
 const ENOUGH: Duration = Duration::from_secs(3);
 /// Threads tried, at most.
@@ -60,8 +64,13 @@ fn attempt<T: Send>(
         result.map(|value| Some((value, stood_ns)))
     };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("pm-touch".into()).spawn_scoped(scope, tracer);
-        thread.map_err(|_| Error::Worker)?.join().map_err(|_| Error::Worker)?
+        let thread = std::thread::Builder::new()
+            .name("pm-touch".into())
+            .spawn_scoped(scope, tracer);
+        thread
+            .map_err(|_| Error::Worker)?
+            .join()
+            .map_err(|_| Error::Worker)?
     })
 }
 
@@ -94,8 +103,12 @@ fn reluctance(pid: u32, tid: u32) -> Option<u8> {
 /// Reads `/proc/PID/task/TID/syscall`: number in decimal, then arguments in hexadecimal; or `running`.
 fn is_in_limited_wait(call: &str) -> bool {
     let mut fields = call.split_ascii_whitespace();
-    let Some(number) = fields.next().and_then(|number| number.parse().ok()) else { return false };
-    let mut args = fields.map(|arg| u64::from_str_radix(arg.trim_start_matches("0x"), 16).unwrap_or(0)).skip(2);
+    let Some(number) = fields.next().and_then(|number| number.parse().ok()) else {
+        return false;
+    };
+    let mut args = fields
+        .map(|arg| u64::from_str_radix(arg.trim_start_matches("0x"), 16).unwrap_or(0))
+        .skip(2);
     let args = [args.next().unwrap_or(0), args.next().unwrap_or(0)];
     waits(number, args) == Waits::Limited
 }
@@ -106,14 +119,24 @@ mod tests {
 
     #[test]
     fn a_limited_epoll_wait_is_told_from_an_endless_one() {
-        assert!(is_in_limited_wait("232 0x4 0x7f00 0x80 0x3e8 0x0 0x0 0x7ffd 0x7f"));
-        assert!(!is_in_limited_wait("232 0x4 0x7f00 0x80 0xffffffff 0x0 0x0 0x7ffd 0x7f"));
-        assert!(!is_in_limited_wait("202 0x4 0x7f00 0x80 0x3e8 0x0 0x0 0x7ffd 0x7f"));
+        assert!(is_in_limited_wait(
+            "232 0x4 0x7f00 0x80 0x3e8 0x0 0x0 0x7ffd 0x7f"
+        ));
+        assert!(!is_in_limited_wait(
+            "232 0x4 0x7f00 0x80 0xffffffff 0x0 0x0 0x7ffd 0x7f"
+        ));
+        assert!(!is_in_limited_wait(
+            "202 0x4 0x7f00 0x80 0x3e8 0x0 0x0 0x7ffd 0x7f"
+        ));
         assert!(!is_in_limited_wait("running\n"));
     }
 
     #[test]
     fn the_main_thread_of_this_process_is_among_the_candidates() {
-        assert!(candidates(std::process::id()).unwrap().contains(&std::process::id()));
+        assert!(
+            candidates(std::process::id())
+                .unwrap()
+                .contains(&std::process::id())
+        );
     }
 }

@@ -1,23 +1,20 @@
 //! The C target of the touch tests, compiled on the fly and told what to do line by line.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+mod root;
+
+pub(crate) use root::is_root;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use profilemate::sys::vm;
-use profilemate::touch::{MarkerPage, Redirect, VersionWrite};
-
-/// Whether the test can run here. Prints why not, and fails if it was required.
-pub(crate) fn is_root() -> bool {
-    // SAFETY: the call takes nothing and cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        assert!(std::env::var_os("PROFILEMATE_REQUIRE_ROOT").is_none(), "root is required");
-        println!("skipped: needs root");
-    }
-    root
-}
+use profilemate::touch::{MarkerPage, Redirect, Redirected, Refusal, VersionWrite};
+use profilemate_common::page::Slot;
 
 fn executable() -> PathBuf {
     static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -48,15 +45,31 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn start() -> Self {
-        let mut child =
-            Command::new(executable()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(executable())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let commands = child.stdin.take();
         let mut replies = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         replies.read_line(&mut line).unwrap();
-        let numbers: Vec<u64> = line.split_ascii_whitespace().skip(1).map(|word| word.parse().unwrap()).collect();
-        let [functions, stride, original] = numbers[..] else { panic!("odd greeting: {line}") };
-        Self { child, commands, replies, functions, stride, original }
+        let numbers: Vec<u64> = line
+            .split_ascii_whitespace()
+            .skip(1)
+            .map(|word| word.parse().unwrap())
+            .collect();
+        let [functions, stride, original] = numbers[..] else {
+            panic!("odd greeting: {line}")
+        };
+        Self {
+            child,
+            commands,
+            replies,
+            functions,
+            stride,
+            original,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -81,7 +94,10 @@ impl Target {
             function: self.function(index),
             vectorcall_address: self.function(index) + 128,
             expected: self.original,
-            version: Some(VersionWrite { address: self.function(index) + 8, value: 0 }),
+            version: Some(VersionWrite {
+                address: self.function(index) + 8,
+                value: 0,
+            }),
             version_cache: None,
             mode,
             skip: 0,
@@ -96,10 +112,24 @@ impl Target {
 
     /// Sends a command and waits for its reply.
     pub(crate) fn tell(&mut self, command: &str) -> String {
+        self.send(command);
+        self.reply(command)
+    }
+
+    /// Sends a command.
+    pub(crate) fn send(&mut self, command: &str) {
         writeln!(self.commands.as_mut().unwrap(), "{command}").unwrap();
+    }
+
+    /// Waits for the reply to a command that was sent.
+    pub(crate) fn reply(&mut self, command: &str) -> String {
         let mut line = String::new();
         self.replies.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the target has died at `{command}`: {:?}", self.child.try_wait());
+        assert!(
+            !line.is_empty(),
+            "the target has died at `{command}`: {:?}",
+            self.child.try_wait()
+        );
         line.trim_end().to_owned()
     }
 
@@ -116,4 +146,22 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The slots of functions that were all redirected.
+pub(crate) trait Slots {
+    fn all_slots(self) -> Vec<u8>;
+}
+
+impl Slots for Vec<Result<Redirected, Refusal>> {
+    fn all_slots(self) -> Vec<u8> {
+        self.into_iter()
+            .map(|result| result.unwrap().slot)
+            .collect()
+    }
+}
+
+/// One slot's data.
+pub(crate) fn slot(page: &MarkerPage, number: u8) -> Slot {
+    page.slots().unwrap()[usize::from(number)]
 }

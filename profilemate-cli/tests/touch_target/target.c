@@ -5,7 +5,9 @@
 //   fork I N      the same in a forked child, which then waits      -> child PID
 //   reap          kill and reap that child                          -> reaped STATUS
 //   exit I        a thread calls I, whose original ends the thread  -> exited
-//   busy          start threads that call, wait and take signals    -> busy
+//   busy [stopped]  start threads that call, wait and take signals; the process will get stop signals  -> busy
+//   be K MS       the main thread does the same as a busy thread for a while: K is calls, leaf, sleep, read, futex,
+//                 epoll                                            -> was
 //   deny W        install a seccomp filter: W is what it does to memfd_create (allow, errno, kill)  -> denied
 // End of input ends it: exit status 0 if no check ever failed. `errors` are told on standard error.
 #define _GNU_SOURCE
@@ -41,6 +43,13 @@ _Static_assert(offsetof(struct function, call) == 128, "where CPython 3.12 has i
 static struct function functions[FUNCTIONS];
 static atomic_ulong errors;
 static atomic_int stop;
+static __thread uint64_t until_ms;
+static uint64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000ull + now.tv_nsec / 1000000;
+}
+static int go_on(void) { return !stop && (until_ms == 0 || now_ms() < until_ms); }
 
 static void fail(const char *what, long detail) {
   if (atomic_fetch_add(&errors, 1) < 20) fprintf(stderr, "target: %s (%ld)\n", what, detail);
@@ -123,12 +132,14 @@ static void call_function(struct function *f, uint64_t round) {
   check_seen(&seen, f->kind == RAISES ? 0 : EXPECTED(f, args + 1, nargsf, round * 17));
 }
 
+// With a self, which lies before the arguments as it mostly does, and without, as a function of a module is called.
 static void call_method(method entry, struct function *f, uint64_t round) {
-  uint64_t args[4] = {round, round + 1, round + 2, round + 3};
-  uint64_t registers[4] = {args[0], (uint64_t)(args + 1), round & 3, round * 17};
+  uint64_t args[4] = {round + 1, round + 2, round + 3, round + 4}, self = round & 4 ? 0 : args[0];
+  uint64_t registers[4] = {self, (uint64_t)(args + 1), round & 3, round * 17};
   struct seen seen;
   checked_call((void *)entry, registers, &seen, vectors);
-  check_seen(&seen, EXPECTED(f, args, (round & 3) + 1, round * 17));
+  uint64_t *whole = self ? args : args + 1;
+  check_seen(&seen, EXPECTED(f, whole, (round & 3) + (self ? 1 : 0), round * 17));
 }
 
 static void *caller(void *number) {
@@ -139,7 +150,7 @@ static void *caller(void *number) {
 
 // A leaf that keeps values below the stack pointer, where the convention lets it, and looks whether they stay.
 static void *red_zone(void *unused) {
-  while (!stop) {
+  while (go_on()) {
     uint64_t bad = 0;
     __asm__ volatile("mov $16, %%rcx\n1: mov %%rcx, %%rdx\n neg %%rdx\n mov %%rcx, (%%rsp,%%rdx,8)\n dec %%rcx\n jnz 1b\n"
                      "mov $2000, %%rcx\n2: dec %%rcx\n jnz 2b\n"
@@ -150,9 +161,9 @@ static void *red_zone(void *unused) {
   return unused;
 }
 
-static int pipe_fds[2], epoll_fds[2], epoll_fd;
+static int stopped_now_and_then, pipe_fds[2], epoll_fds[2], epoll_fd;
 static void *sleeper(void *unused) {
-  while (!stop) {
+  while (go_on()) {
     struct timespec time = {0, 5000000}, before, after;
     clock_gettime(CLOCK_MONOTONIC, &before);
     CHECK(syscall(SYS_nanosleep, &time, 0) == 0, errno);
@@ -165,8 +176,8 @@ static void *pipe_reader(void *unused) {
   char byte;
   for (;;) {
     ssize_t got = read(pipe_fds[0], &byte, 1);
-    if (got == 0) return unused;
-    CHECK(got == 1, errno);
+    CHECK(got >= 0, errno);
+    if (got == 0 || (until_ms && !go_on())) return unused;
   }
 }
 static void *feeder(void *unused) {
@@ -180,7 +191,7 @@ static void *feeder(void *unused) {
 }
 static void *futex_waiter(void *unused) {
   uint32_t word = 5;
-  while (!stop) {
+  while (go_on()) {
     struct timespec time = {0, 5000000};
     CHECK(syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 5, &time, 0, 0) == -1 && errno == ETIMEDOUT, errno);
   }
@@ -190,16 +201,24 @@ static void *epoll_waiter(void *unused) {
   for (;;) {
     struct epoll_event event;
     char byte;
-    CHECK(epoll_wait(epoll_fd, &event, 1, -1) == 1, errno);
-    if (read(epoll_fds[0], &byte, 1) == 0) return unused;
+    int got = epoll_wait(epoll_fd, &event, 1, -1);
+    // A stop signal interrupts this one whoever looks on (signal(7)).
+    if (got == -1 && errno == EINTR && stopped_now_and_then) continue;
+    CHECK(got == 1, errno);
+    // Another waiter may have taken the byte: it is fed for ever, so one more comes.
+    if (read(epoll_fds[0], &byte, 1) == 0 || (until_ms && !go_on())) return unused;
   }
 }
 
-static atomic_ulong alarms, users, queued;
+static atomic_ulong alarms, users, faults, queued;
 static void on_signal(int signal, siginfo_t *info, void *context) {
   (void)context;
   if (signal == SIGALRM) alarms++;
   if (signal == SIGUSR1) users++;
+  if (signal == SIGFPE) {
+    CHECK(info->si_code == SI_QUEUE && info->si_value.sival_int == 77, info->si_code);
+    faults++;
+  }
   if (signal == SIGRTMIN) {
     // Queued signals come in order, each once, with what was sent along.
     static unsigned long next;
@@ -208,29 +227,34 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
     queued++;
   }
 }
-static pthread_t worker;
+static volatile pthread_t worker;
 static atomic_ulong users_sent, queued_sent;
+static atomic_int sending = 1;
 static void *sender(void *unused) {
   while (!stop) {
-    unsigned long before = users;
+    unsigned long before = users, faults_before = faults;
+    // A signal that is mostly a thread's own doing, and is not blocked while the thread is borrowed.
+    pthread_sigqueue(worker, SIGFPE, (union sigval){.sival_int = 77});
     pthread_kill(worker, SIGUSR1);
     users_sent++;
     union sigval value = {.sival_int = (int)queued_sent};
     if (pthread_sigqueue(worker, SIGRTMIN, value) == 0) queued_sent++;
-    for (int wait = 0; users == before && wait < 20000; wait++) usleep(500);
-    CHECK(users > before, users);
+    for (int wait = 0; (users == before || faults == faults_before || queued < queued_sent) && wait < 20000; wait++) usleep(500);
+    CHECK(users > before && faults > faults_before, faults);
     usleep(200);
   }
+  sending = 0;
   return unused;
 }
-static void *signalled(void *unused) {
+static void *signalled(void *own) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGALRM), sigaddset(&set, SIGUSR1), sigaddset(&set, SIGRTMIN);
   pthread_sigmask(SIG_UNBLOCK, &set, 0);
-  for (uint64_t round = 0; !stop; round++) call_function(functions + PER_THREAD * (CALLERS + 1) + round % PER_THREAD, round);
-  while (queued < queued_sent) usleep(100);
-  return unused;
+  for (uint64_t round = 0; go_on(); round++) call_function((struct function *)own + round % PER_THREAD, round);
+  // What was sent arrives, and the sender ends, before this thread does.
+  while (until_ms == 0 && (sending || queued < queued_sent)) usleep(100);
+  return 0;
 }
 
 static pthread_t threads[16];
@@ -238,18 +262,31 @@ static int thread_count;
 static void start(void *(*run)(void *), void *argument) { pthread_create(&threads[thread_count++], 0, run, argument); }
 static void busy(void) {
   struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_RESTART | SA_SIGINFO};
-  sigaction(SIGALRM, &action, 0), sigaction(SIGUSR1, &action, 0), sigaction(SIGRTMIN, &action, 0);
+  sigaction(SIGALRM, &action, 0), sigaction(SIGUSR1, &action, 0), sigaction(SIGFPE, &action, 0), sigaction(SIGRTMIN, &action, 0);
   CHECK(pipe(pipe_fds) == 0 && pipe(epoll_fds) == 0, errno);
   epoll_fd = epoll_create1(0);
   struct epoll_event event = {.events = EPOLLIN};
   epoll_ctl(epoll_fd, EPOLL_CTL_ADD, epoll_fds[0], &event);
-  start(signalled, 0);
+  start(signalled, functions + PER_THREAD * (CALLERS + 1));
   worker = threads[0];
   for (uintptr_t n = 0; n < CALLERS; n++) start(caller, (void *)n);
   start(red_zone, 0), start(sleeper, 0), start(pipe_reader, 0), start(feeder, 0), start(futex_waiter, 0);
   start(epoll_waiter, 0), start(sender, 0);
   struct itimerval timer = {{0, 2000}, {0, 2000}};
   setitimer(ITIMER_REAL, &timer, 0);
+}
+
+static void be(const char *kind, unsigned long ms) {
+  until_ms = now_ms() + ms;
+  if (!strcmp(kind, "calls")) {
+    worker = pthread_self();
+    signalled(functions + PER_THREAD * (CALLERS + 2));
+  }
+  if (!strcmp(kind, "leaf")) red_zone(0);
+  if (!strcmp(kind, "sleep")) sleeper(0);
+  if (!strcmp(kind, "read")) pipe_reader(0);
+  if (!strcmp(kind, "futex")) futex_waiter(0);
+  if (!strcmp(kind, "epoll")) epoll_waiter(0);
 }
 
 static void deny(const char *what) {
@@ -318,8 +355,12 @@ int main(void) {
       CHECK(result == (void *)7, result);
       puts("exited");
     } else if (!strncmp(line, "busy", 4)) {
+      stopped_now_and_then = strstr(line, "stopped") != 0;
       busy();
       puts("busy");
+    } else if (sscanf(line, "be %15s %lu", word, &n) == 2) {
+      be(word, n);
+      puts("was");
     } else if (sscanf(line, "deny %15s", word) == 1) {
       deny(word);
       puts("denied");
@@ -327,8 +368,9 @@ int main(void) {
     fflush(stdout);
   }
   stop = 1;
-  for (int i = 0; i < thread_count; i++) pthread_join(threads[i], 0);
-  CHECK(users == users_sent && queued == queued_sent, queued_sent - queued);
+  for (int i = thread_count - 1; i >= 0; i--) pthread_join(threads[i], 0);
+  for (int wait = 0; (users < users_sent || queued < queued_sent) && wait < 1000; wait++) usleep(1000);
+  CHECK(users == users_sent && faults == users_sent && queued == queued_sent, queued_sent - queued);
   CHECK(thread_count == 0 || alarms > 0, alarms);
   fprintf(stderr, "target: %lu errors, %lu alarms, %lu users, %lu queued\n", errors, alarms, users, queued);
   return errors != 0;

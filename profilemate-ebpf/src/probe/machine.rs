@@ -28,6 +28,8 @@ pub(super) struct Workplace {
     pub(super) head: MethodCalled,
     fields: Fields,
     blob: [u8; BLOB_SIZE],
+    /// A string that begins at the blob's last word, which never occurs but which the verifier must believe in.
+    _beyond: [u8; STRING_SIZE],
 }
 
 /// Offset of the record.
@@ -54,7 +56,9 @@ impl KernelMachine {
     /// `place` is valid, and nothing else uses it meanwhile.
     #[inline(always)]
     pub(super) unsafe fn new(place: *mut Workplace) -> Self {
-        Self { place: place.cast() }
+        Self {
+            place: place.cast(),
+        }
     }
 
     /// Clears what the last event left.
@@ -62,7 +66,10 @@ impl KernelMachine {
     pub(super) fn clear(&mut self) {
         let status = u64::from_ne_bytes([INITIAL_STATUS; 8]);
         for word in 0..size_of::<Fields>() / 8 {
-            self.store(FIELDS_AT + 8 * word, if word < FIELDS / 8 { status } else { 0 });
+            self.store(
+                FIELDS_AT + 8 * word,
+                if word < FIELDS / 8 { status } else { 0 },
+            );
         }
         for register in 0..REGISTERS {
             self.store(REGISTERS_AT + 8 * register, 0_u64);
@@ -90,7 +97,11 @@ impl Memory for KernelMachine {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the helper checks the address, writes no more than the size given, and zeros where it cannot read.
         let _ = unsafe {
-            generated::bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _)
+            generated::bpf_probe_read_user(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                address as *const _,
+            )
         };
         // SAFETY: the helper has written all of it, and any bytes are a valid `T`.
         unsafe { value.assume_init() }
@@ -101,7 +112,12 @@ impl Machine for KernelMachine {
     #[inline(always)]
     fn get(&self, register: Register) -> u64 {
         // SAFETY: a constant offset within the workplace, aligned.
-        unsafe { self.place.add(REGISTERS_AT + 8 * register as usize).cast::<u64>().read_volatile() }
+        unsafe {
+            self.place
+                .add(REGISTERS_AT + 8 * register as usize)
+                .cast::<u64>()
+                .read_volatile()
+        }
     }
 
     #[inline(always)]
@@ -111,12 +127,18 @@ impl Machine for KernelMachine {
 
     #[inline(always)]
     fn set_status(&mut self, field: u64, status: u8) {
-        self.store(FIELDS_AT + offset_of!(Fields, status) + (field & FIELD_MASK) as usize, status);
+        self.store(
+            FIELDS_AT + offset_of!(Fields, status) + (field & FIELD_MASK) as usize,
+            status,
+        );
     }
 
     #[inline(always)]
     fn set_value(&mut self, field: u64, value: u64) {
-        self.store(FIELDS_AT + offset_of!(Fields, values) + 8 * (field & FIELD_MASK) as usize, value);
+        self.store(
+            FIELDS_AT + offset_of!(Fields, values) + 8 * (field & FIELD_MASK) as usize,
+            value,
+        );
     }
 
     #[inline(always)]
@@ -126,11 +148,15 @@ impl Machine for KernelMachine {
 
     #[inline(always)]
     fn copy_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
-        let at = offset as usize & (BLOB_SIZE - STRING_SIZE);
+        let at = offset as usize & (BLOB_SIZE - 8);
         let length = length as u32 & (STRING_SIZE as u32 - 1);
-        // SAFETY: at most 63 bytes from the second byte of a 64-byte place within the blob.
+        // SAFETY: at most 63 bytes from the second byte of any word of the blob, so within blob and `_beyond`.
         let result = unsafe {
-            generated::bpf_probe_read_user(self.place.add(BLOB_AT + at + 1).cast(), length, from as *const _)
+            generated::bpf_probe_read_user(
+                self.place.add(BLOB_AT + at + 1).cast(),
+                length,
+                from as *const _,
+            )
         };
         result == 0
     }

@@ -38,12 +38,18 @@ fn method_called(ctx: ProbeContext) -> u32 {
         return 0;
     }
     let head = head(page, slot, &mark);
-    let number = SLOTS.get((page * PAGE_SLOTS as u64 + slot) as u32).copied().unwrap_or(0);
+    let number = SLOTS
+        .get((page * PAGE_SLOTS as u64 + slot) as u32)
+        .copied()
+        .unwrap_or(0);
     let Some(program) = PROGRAMS.get(number.wrapping_sub(1)) else {
         bare(head);
         return 0;
     };
-    let head = MethodCalled { program: program.id, ..head };
+    let head = MethodCalled {
+        program: program.id,
+        ..head
+    };
     if program.class as u8 == CLASS_BARE {
         bare(head);
         return 0;
@@ -79,7 +85,8 @@ fn fields_read(ctx: ProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the place is this event's until it is given back.
-    let (mut machine, mark, index) = unsafe { (KernelMachine::new(place), &(*place).mark, (*place).program) };
+    let (mut machine, mark, index) =
+        unsafe { (KernelMachine::new(place), &(*place).mark, (*place).program) };
     let mut complete = false;
     if let Some(program) = PROGRAMS.get(index)
         && let Some(layout) = LAYOUTS.get(program.layout)
@@ -95,7 +102,11 @@ fn fields_read(ctx: ProbeContext) -> u32 {
         complete = id == head.program;
         if complete {
             let blob_len = machine.get(Register::Cursor) as u32;
-            head.class = if blob_len == 0 { program.class as u8 } else { CLASS_BLOB };
+            head.class = if blob_len == 0 {
+                program.class as u8
+            } else {
+                CLASS_BLOB
+            };
             head.field_count = program.field_count as u8;
             head.blob_len = blob_len;
         }
@@ -119,12 +130,21 @@ fn submit(place: *mut Workplace, complete: bool) {
     if complete {
         // SAFETY: the place is this event's.
         let blob_len = unsafe { (*place).head.blob_len };
-        let blob_len = if blob_len > BLOB_SIZE as u32 { BLOB_SIZE as u32 } else { blob_len };
+        let blob_len = if blob_len > BLOB_SIZE as u32 {
+            BLOB_SIZE as u32
+        } else {
+            blob_len
+        };
         size += size_of::<Fields>() as u64 + u64::from(blob_len);
     }
     // SAFETY: the record is as long as its blob allows, within the workplace.
-    let record = unsafe { core::slice::from_raw_parts(place.cast::<u8>().add(RECORD_AT), size as usize) };
-    count(if EVENTS.output::<[u8]>(record, FLAGS).is_ok() { Count::Submitted } else { Count::Lost });
+    let record =
+        unsafe { core::slice::from_raw_parts(place.cast::<u8>().add(RECORD_AT), size as usize) };
+    count(if EVENTS.output::<[u8]>(record, FLAGS).is_ok() {
+        Count::Submitted
+    } else {
+        Count::Lost
+    });
 }
 
 #[inline(always)]
@@ -152,7 +172,11 @@ fn head(page: u64, slot: u64, mark: &Mark) -> MethodCalled {
 
 #[inline(always)]
 fn phase(mark: &Mark) -> u8 {
-    if mark.phase as u32 == 0 { PHASE_ENTRY } else { PHASE_RETURN }
+    if mark.phase as u32 == 0 {
+        PHASE_ENTRY
+    } else {
+        PHASE_RETURN
+    }
 }
 
 /// Submits a record that is a head only.

@@ -17,7 +17,8 @@ use profilemate_ebpf::{LAYOUT_COUNT, PAGE_COUNT, PROGRAM_COUNT, WORKPLACE_COUNT}
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 /// For each slot of each page: index into [`PROGRAMS`], plus one; 0 for none.
 #[map]
-static SLOTS: Array<u32> = Array::with_max_entries(PAGE_COUNT * profilemate_common::page::SLOTS as u32, 0);
+static SLOTS: Array<u32> =
+    Array::with_max_entries(PAGE_COUNT * profilemate_common::page::SLOTS as u32, 0);
 /// What the slots' events read.
 #[map]
 static PROGRAMS: Array<Program> = Array::with_max_entries(PROGRAM_COUNT, 0);

@@ -70,7 +70,12 @@ pub(super) fn give_back(place: *mut Workplace) {
 unsafe fn compare_exchange(target: *mut u64, old: u64, new: u64) -> u64 {
     use core::intrinsics::{AtomicOrdering, atomic_cxchg};
     // SAFETY: as the caller says.
-    unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(target, old, new).0 }
+    unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            target, old, new,
+        )
+        .0
+    }
 }
 
 /// # Safety

@@ -13,7 +13,8 @@ MARGIN_SEC = 60.0
 def parse(arguments):
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m profilemate_demo", description="A small server in the shape of vLLM that serves itself requests."
+        prog="python -m profilemate_demo",
+        description="A small server in the shape of vLLM that serves itself requests.",
     )
     add = parser.add_argument
     add("--seconds", type=float, help="send requests for so long (default 8; 120 with --requests)")

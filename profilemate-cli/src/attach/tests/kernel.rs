@@ -9,7 +9,11 @@ use profilemate_common::record::{CLASS_BARE, MethodCalled, PHASE_ENTRY, PHASE_RE
 
 fn heads(ring: &mut crate::attach::Reader) -> Vec<MethodCalled> {
     let mut heads = Vec::new();
-    ring.drain(|record| heads.push(bytemuck::pod_read_unaligned(&record[..size_of::<MethodCalled>()])));
+    ring.drain(|record| {
+        heads.push(bytemuck::pod_read_unaligned(
+            &record[..size_of::<MethodCalled>()],
+        ))
+    });
     heads
 }
 
@@ -34,22 +38,51 @@ fn a_call_without_a_program_makes_a_bare_record() {
         phase: 1,
     };
     page.pass(&registers);
-    page.pass(&Registers { phase: 0, result: 0, return_cycles: 0, ..registers });
+    page.pass(&Registers {
+        phase: 0,
+        result: 0,
+        return_cycles: 0,
+        ..registers
+    });
     // No slot of ours: no record, but counted.
-    page.pass(&Registers { slot_nargs: 64 << 32, ..registers });
+    page.pass(&Registers {
+        slot_nargs: 64 << 32,
+        ..registers
+    });
     let heads = heads(&mut ring);
     assert_eq!(heads.len(), 2);
     let first = heads[0];
-    assert_eq!((first.pid, first.page, first.slot, first.class), (std::process::id(), 63, 17, CLASS_BARE));
-    assert_eq!((first.callable, first.entry_cycles, first.return_cycles, first.result), (0x11, 0x33, 0x77, 0x66));
+    assert_eq!(
+        (first.pid, first.page, first.slot, first.class),
+        (std::process::id(), 63, 17, CLASS_BARE)
+    );
+    assert_eq!(
+        (
+            first.callable,
+            first.entry_cycles,
+            first.return_cycles,
+            first.result
+        ),
+        (0x11, 0x33, 0x77, 0x66)
+    );
     assert_eq!((first.phase, heads[1].phase), (PHASE_RETURN, PHASE_ENTRY));
-    assert_eq!((first.program, first.blob_len, first.field_count), (0, 0, 0));
+    assert_eq!(
+        (first.program, first.blob_len, first.field_count),
+        (0, 0, 0)
+    );
     assert!(heads[1].ts_ns > first.ts_ns);
     let ledger = kernel.ledger().unwrap();
-    assert_eq!((ledger.fired, ledger.submitted, ledger.lost, ledger.filtered), (3, 2, 0, 1));
+    assert_eq!(
+        (ledger.fired, ledger.submitted, ledger.lost, ledger.filtered),
+        (3, 2, 0, 1)
+    );
     detach_all(vec![link]);
     page.pass(&registers);
-    assert_eq!(kernel.ledger().unwrap().fired, 3, "a detached page makes no events");
+    assert_eq!(
+        kernel.ledger().unwrap().fired,
+        3,
+        "a detached page makes no events"
+    );
 }
 
 #[test]
@@ -63,7 +96,13 @@ fn a_full_ring_counts_every_lost_record() {
     let mut kernel = Kernel::load(Options { ring_bytes: 4096 }).unwrap();
     let _link = kernel.attach_page(&page.path(), SITE, 1).unwrap();
     let mut ring = kernel.ring().unwrap();
-    let program = Program { id: 3, class: 1, field_count: 1, op_count: 0, ..Program::zeroed() };
+    let program = Program {
+        id: 3,
+        class: 1,
+        field_count: 1,
+        op_count: 0,
+        ..Program::zeroed()
+    };
     kernel.set_program(1, 1, &program).unwrap();
     let mut read = 0;
     std::thread::scope(|scope| {
@@ -71,7 +110,10 @@ fn a_full_ring_counts_every_lost_record() {
         let threads: Vec<_> = (0..THREADS)
             .map(|slot| {
                 scope.spawn(move || {
-                    let registers = Registers { slot_nargs: slot << 32, ..Registers::default() };
+                    let registers = Registers {
+                        slot_nargs: slot << 32,
+                        ..Registers::default()
+                    };
                     for _ in 0..CALLS {
                         page.pass(&registers);
                     }
@@ -86,7 +128,10 @@ fn a_full_ring_counts_every_lost_record() {
     read += ring.drain(|_| {}) as u64;
     let ledger = kernel.ledger().unwrap();
     assert_eq!(ledger.fired, CALLS * THREADS);
-    assert_eq!(ledger.fired, ledger.submitted + ledger.lost + ledger.filtered);
+    assert_eq!(
+        ledger.fired,
+        ledger.submitted + ledger.lost + ledger.filtered
+    );
     assert_eq!(ledger.submitted, read);
     assert!(ledger.lost > 0, "the ring was meant to be too small");
 }
@@ -100,9 +145,21 @@ fn slots_can_be_set_and_cleared_again_and_again() {
     let mut kernel = Kernel::load(Options::default()).unwrap();
     let _link = kernel.attach_page(&page.path(), SITE, 0).unwrap();
     let mut ring = kernel.ring().unwrap();
-    let registers = Registers { slot_nargs: 4 << 32, ..Registers::default() };
+    let registers = Registers {
+        slot_nargs: 4 << 32,
+        ..Registers::default()
+    };
     for id in 1..=100 {
-        kernel.set_program(0, 4, &Program { id, ..Program::zeroed() }).unwrap();
+        kernel
+            .set_program(
+                0,
+                4,
+                &Program {
+                    id,
+                    ..Program::zeroed()
+                },
+            )
+            .unwrap();
         page.pass(&registers);
         kernel.clear_slot(0, 4).unwrap();
         page.pass(&registers);
@@ -110,8 +167,14 @@ fn slots_can_be_set_and_cleared_again_and_again() {
     let programs: Vec<u32> = heads(&mut ring).iter().map(|head| head.program).collect();
     let expected: Vec<u32> = (1..=100).flat_map(|id| [id, 0]).collect();
     assert_eq!(programs, expected);
-    assert!(matches!(kernel.set_program(64, 0, &Program::zeroed()), Err(Error::OutOfRange { what: "page", .. })));
-    assert!(matches!(kernel.set_program(0, 64, &Program::zeroed()), Err(Error::OutOfRange { what: "slot", .. })));
+    assert!(matches!(
+        kernel.set_program(64, 0, &Program::zeroed()),
+        Err(Error::OutOfRange { what: "page", .. })
+    ));
+    assert!(matches!(
+        kernel.set_program(0, 64, &Program::zeroed()),
+        Err(Error::OutOfRange { what: "slot", .. })
+    ));
 }
 
 #[test]
@@ -124,7 +187,11 @@ fn many_pages_detach_at_once() {
     let links: Vec<Link> = pages
         .iter()
         .enumerate()
-        .map(|(index, page)| kernel.attach_page(&page.path(), SITE, index as u16).unwrap())
+        .map(|(index, page)| {
+            kernel
+                .attach_page(&page.path(), SITE, index as u16)
+                .unwrap()
+        })
         .collect();
     detach_all(links);
     for page in &pages {
@@ -138,7 +205,11 @@ fn the_trial_of_the_five_byte_site_ends_and_harms_nobody() {
     if !root() {
         return;
     }
-    println!("five-byte site on {}: {:?}", crate::attach::Capabilities::probe().release, probe_nop5().unwrap());
+    println!(
+        "five-byte site on {}: {:?}",
+        crate::attach::Capabilities::probe().release,
+        probe_nop5().unwrap()
+    );
 }
 
 #[test]
@@ -147,6 +218,8 @@ fn a_file_that_is_not_there_is_named() {
         return;
     }
     let mut kernel = Kernel::load(Options::default()).unwrap();
-    let error = kernel.attach_page("/proc/self/fd/9999".as_ref(), 0, 0).unwrap_err();
+    let error = kernel
+        .attach_page("/proc/self/fd/9999".as_ref(), 0, 0)
+        .unwrap_err();
     assert!(error.to_string().contains("/proc/self/fd/9999"), "{error}");
 }

@@ -1,7 +1,8 @@
 //! Layouts of the interpreters under test, with the offsets from their own headers.
 
 use profilemate_common::python::{
-    INSTANCE_DICT, INSTANCE_INLINE, INSTANCE_TAGGED, INSTANCE_VALUES_BEFORE, INT_OB_SIZE, INT_TAG, KernelLayout,
+    INSTANCE_DICT, INSTANCE_INLINE, INSTANCE_TAGGED, INSTANCE_VALUES_BEFORE, INT_OB_SIZE, INT_TAG,
+    KernelLayout,
 };
 use std::collections::HashMap;
 

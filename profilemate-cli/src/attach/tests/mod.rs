@@ -11,7 +11,10 @@ fn root() -> bool {
     // SAFETY: no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        assert!(std::env::var_os("PROFILEMATE_REQUIRE_ROOT").is_none(), "this test needs root, which is required");
+        assert!(
+            std::env::var_os("PROFILEMATE_REQUIRE_ROOT").is_none(),
+            "this test needs root, which is required"
+        );
         println!("skipped: needs root");
     }
     root

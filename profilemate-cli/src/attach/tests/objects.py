@@ -89,8 +89,8 @@ values = {
     "color": Color.RED, "colors": [Color.RED, 3], "shape": Shape.ROUND,
     "plain": Plain(42, "plain"), "sub": Sub(43), "many": Many(), "fields": Data(5, "five"), "opened": Data(6, "six"),
     "error": Flag("x"), "type": Root, "requests": [Plain(1, "r1"), Sub(2), Plain(-3, "r3")],
-    "big_dict": {f"key{i}": i for i in range(1000)}, "general": {1: 2, "k": 7, (3,): 4}, "lists": [[1, 2], [], [3]],
-    "gappy": {f"r{i}": i * 1000 for i in range(20)}, "numbers": {f"s{i}": 1 for i in range(2)},
+    "big_dict": {sys.intern(f"key{i}"): i for i in range(1000)}, "general": {1: 2, "k": 7, (3,): 4}, "lists": [[1, 2], [], [3]],
+    "gappy": {sys.intern(f"r{i}"): i * 1000 for i in range(20)}, "numbers": {f"s{i}": 1 for i in range(2)},
     "many_pairs": {f"p{i}": i for i in range(1400)},
 }
 for key in list(values):

@@ -23,10 +23,18 @@ struct Process(u32);
 impl Memory for Process {
     fn read<T: Pod>(&self, address: u64) -> Option<T> {
         let mut value = T::zeroed();
-        let local = libc::iovec { iov_base: (&raw mut value).cast(), iov_len: size_of::<T>() };
-        let remote = libc::iovec { iov_base: address as *mut _, iov_len: size_of::<T>() };
+        let local = libc::iovec {
+            iov_base: (&raw mut value).cast(),
+            iov_len: size_of::<T>(),
+        };
+        let remote = libc::iovec {
+            iov_base: address as *mut _,
+            iov_len: size_of::<T>(),
+        };
         // SAFETY: one local range that is `value`, for which any bytes are valid; the remote one is checked.
-        let read = unsafe { libc::process_vm_readv(self.0 as i32, &raw const local, 1, &raw const remote, 1, 0) };
+        let read = unsafe {
+            libc::process_vm_readv(self.0 as i32, &raw const local, 1, &raw const remote, 1, 0)
+        };
         (read == size_of::<T>() as isize).then_some(value)
     }
 }
@@ -58,9 +66,15 @@ impl Python {
         let told: Value = serde_json::from_str(&line).unwrap();
         let map = |key: &str| -> HashMap<String, u64> {
             let entries = told[key].as_object().unwrap();
-            entries.iter().map(|(name, value)| (name.clone(), value.as_u64().unwrap())).collect()
+            entries
+                .iter()
+                .map(|(name, value)| (name.clone(), value.as_u64().unwrap()))
+                .collect()
         };
-        let names = Names { addresses: map("addresses"), names: map("names") };
+        let names = Names {
+            addresses: map("addresses"),
+            names: map("names"),
+        };
         let layout = layout(told["minor"].as_u64().unwrap() as u32, &names.addresses);
         let items = names.addresses["args"] + u64::from(layout.tuple_items);
         let call = Call {
@@ -70,13 +84,29 @@ impl Python {
             result: names.addresses["list_object"],
             phase: PHASE_RETURN,
         };
-        Self { child, stdin, stdout, names, layout, call }
+        Self {
+            child,
+            stdin,
+            stdout,
+            names,
+            layout,
+            call,
+        }
     }
 
     /// Has the process pass the site.
     fn pass(&mut self, slot: u8) {
         let call = &self.call;
-        let words = [1, call.args, 2, call.kwnames, u64::from(slot) << 32 | u64::from(call.nargs), call.result, 3, 1];
+        let words = [
+            1,
+            call.args,
+            2,
+            call.kwnames,
+            u64::from(slot) << 32 | u64::from(call.nargs),
+            call.result,
+            3,
+            1,
+        ];
         let line: Vec<String> = words.iter().map(u64::to_string).collect();
         writeln!(self.stdin, "{}", line.join(" ")).unwrap();
         self.stdin.flush().unwrap();
@@ -96,12 +126,14 @@ impl Drop for Python {
 /// The interpreters on this machine, by version.
 fn interpreters() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    if let Some(versions) =
-        std::env::var_os("HOME").and_then(|home| std::fs::read_dir(Path::new(&home).join(".pyenv/versions")).ok())
+    if let Some(versions) = std::env::var_os("HOME")
+        .and_then(|home| std::fs::read_dir(Path::new(&home).join(".pyenv/versions")).ok())
     {
         for entry in versions.flatten() {
             let name = entry.file_name().into_string().unwrap_or_default();
-            let minor = name.strip_prefix("3.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+            let minor = name
+                .strip_prefix("3.")
+                .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
             if minor.is_some_and(|minor| (10..=14).contains(&minor)) {
                 found.push(entry.path().join("bin/python3"));
             }
@@ -120,7 +152,11 @@ fn programs(cases: &[Case]) -> Vec<(Program, &[Case])> {
     let mut programs = Vec::new();
     let mut rest = cases;
     while !rest.is_empty() {
-        let mut program = Program { id: programs.len() as u32 + 1, class: CLASS_BLOB.into(), ..Program::zeroed() };
+        let mut program = Program {
+            id: programs.len() as u32 + 1,
+            class: CLASS_BLOB.into(),
+            ..Program::zeroed()
+        };
         let mut count = 0;
         for case in rest {
             let end = program.op_count as usize + case.ops.len();
@@ -149,14 +185,23 @@ fn field_paths_give_what_the_interpreter_would() {
         for (program, cases) in programs(&cases) {
             machine.run(&python.call, &program, &python.layout);
             for (field, case) in cases.iter().enumerate() {
-                let found =
-                    decode(&case.expect, machine.fields.status[field], machine.fields.values[field], &machine.blob);
+                let found = decode(
+                    &case.expect,
+                    machine.fields.status[field],
+                    machine.fields.values[field],
+                    &machine.blob,
+                );
                 if found != case.expect {
                     wrong.push(format!("{}: {found:?}, not {:?}", case.name, case.expect));
                 }
             }
         }
-        assert!(wrong.is_empty(), "{}:\n{}", interpreter.display(), wrong.join("\n"));
+        assert!(
+            wrong.is_empty(),
+            "{}:\n{}",
+            interpreter.display(),
+            wrong.join("\n")
+        );
         println!("{}: {} paths are right", interpreter.display(), cases.len());
     }
 }
@@ -187,16 +232,41 @@ fn the_kernel_reads_the_same_as_the_tracer() {
             let (head, rest) = records[0].split_at(size_of::<MethodCalled>());
             let head: MethodCalled = bytemuck::pod_read_unaligned(head);
             assert_eq!((head.pid, head.page, head.slot), (python.child.id(), 5, 9));
-            assert_eq!((head.program, head.field_count), (program.id, cases.len() as u8));
-            assert_eq!((head.entry_cycles, head.return_cycles, head.result), (2, 3, python.call.result));
+            assert_eq!(
+                (head.program, head.field_count),
+                (program.id, cases.len() as u8)
+            );
+            assert_eq!(
+                (head.entry_cycles, head.return_cycles, head.result),
+                (2, 3, python.call.result)
+            );
             let (fields, blob) = rest.split_at(size_of::<Fields>());
             let fields: Fields = bytemuck::pod_read_unaligned(fields);
             let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-            assert_eq!(fields.status, machine.fields.status, "{}: {names:#?}", interpreter.display());
+            assert_eq!(
+                fields.status,
+                machine.fields.status,
+                "{}: {names:#?}",
+                interpreter.display()
+            );
             assert_eq!(head.blob_len as usize, blob_len);
-            assert_eq!(blob, &machine.blob[..blob_len], "{}: {names:#?}", interpreter.display());
-            assert_eq!(fields.values, machine.fields.values, "{}: {names:#?}", interpreter.display());
+            assert_eq!(
+                blob,
+                &machine.blob[..blob_len],
+                "{}: {names:#?}",
+                interpreter.display()
+            );
+            assert_eq!(
+                fields.values,
+                machine.fields.values,
+                "{}: {names:#?}",
+                interpreter.display()
+            );
         }
-        println!("{}: {} paths are the same in the kernel", interpreter.display(), cases.len());
+        println!(
+            "{}: {} paths are the same in the kernel",
+            interpreter.display(),
+            cases.len()
+        );
     }
 }

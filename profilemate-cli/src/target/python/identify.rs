@@ -299,7 +299,7 @@ fn free_threaded(version: Version, path: &str, symbols: &Symbols, memory: &impl 
     version.minor >= 13
         && (name.contains(&format!("python3.{}t", version.minor))
             || memory
-                .read::<u64>(symbols.runtime + FREE_THREADED)
+                .read::<u64>(symbols.runtime.wrapping_add(FREE_THREADED))
                 .is_some_and(|flag| flag != 0))
 }
 

@@ -115,7 +115,8 @@ impl<'r, 'm, M: ReadBytes> Interned<'r, 'm, M> {
         if !buckets.is_power_of_two() {
             return None;
         }
-        let mut next = objects.pointer(chains.checked_add(8 * (hash & (buckets - 1)))?)?;
+        let mut next =
+            objects.pointer(chains.checked_add((hash & (buckets - 1)).checked_mul(8)?)?)?;
         for _ in 0..CHAIN {
             let [after, own_hash, key] = objects.memory.read::<[u64; 3]>(next)?;
             if own_hash == hash && objects.is_text(key, name) {

@@ -202,6 +202,49 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
             })
     }
 
+    /// As [`Resolver::resolve`], where callables of C stand in for the functions: the function is the one of
+    /// `functions` that has the name.
+    pub fn resolve_among(
+        &self,
+        module: &str,
+        qualname: &str,
+        functions: &[u64],
+    ) -> Result<Function, ResolveError> {
+        let found = self.walk(module, qualname)?;
+        let objects = self.objects();
+        let named = |function: &&u64| {
+            let text =
+                |offset: u64| objects.text(objects.pointer((**function).checked_add(offset)?)?);
+            let offsets = &self.layout.offsets.function;
+            objects.is_function(**function)
+                && text(offsets.qualname).as_deref() == Some(qualname)
+                && text(offsets.module).as_deref() == Some(module)
+        };
+        let address = *functions
+            .iter()
+            .find(named)
+            .ok_or_else(|| self.not_a_function(module, qualname, found.object))?;
+        let unreadable = |what| ResolveError::Unreadable {
+            module: module.to_owned(),
+            qualname: qualname.to_owned(),
+            what,
+        };
+        let function = self
+            .describe(module, qualname, address)
+            .map_err(unreadable)?;
+        let binding = if found.class.is_some() {
+            Binding::Method
+        } else {
+            Binding::Module
+        };
+        Ok(Function {
+            binding,
+            class: found.class,
+            owner: found.owner,
+            ..function
+        })
+    }
+
     fn not_a_function(&self, module: &str, qualname: &str, object: u64) -> ResolveError {
         let kind = self
             .objects()

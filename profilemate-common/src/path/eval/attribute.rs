@@ -3,8 +3,9 @@
 use super::{Machine, Next, PROBE, Register};
 use crate::path::{NO_INDEX, Op};
 use crate::python::{
-    FLAG_DICT, FLAG_HEAP_TYPE, FLAG_INLINE_VALUES, FLAG_MANAGED_DICT, INSTANCE_DICT, INSTANCE_INLINE, INSTANCE_TAGGED,
-    KernelLayout, OB_TYPE, TYPE_BASICSIZE, TYPE_DICTOFFSET, TYPE_FLAGS,
+    FLAG_DICT, FLAG_HEAP_TYPE, FLAG_INLINE_VALUES, FLAG_MANAGED_DICT, INSTANCE_DICT,
+    INSTANCE_INLINE, INSTANCE_TAGGED, KernelLayout, OB_TYPE, TYPE_BASICSIZE, TYPE_DICTOFFSET,
+    TYPE_FLAGS,
 };
 use crate::record::{STATUS_FAULT, STATUS_UNSET, STATUS_WRONG_KEY, STATUS_WRONG_TYPE};
 
@@ -21,7 +22,12 @@ const PERTURB_SHIFT: u32 = 5;
 
 /// `CODE_ATTRIBUTE`.
 #[inline(always)]
-pub(super) fn attribute<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, object: u64) -> Next {
+pub(super) fn attribute<M: Machine>(
+    machine: &M,
+    op: &Op,
+    layout: &KernelLayout,
+    object: u64,
+) -> Next {
     let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
         return Next::Fail(STATUS_FAULT);
     };
@@ -47,23 +53,38 @@ pub(super) fn attribute<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout,
         return Next::Fail(STATUS_WRONG_TYPE);
     }
     let keys = machine.read_or_zero::<u64>(type_.wrapping_add(u64::from(layout.type_cached_keys)));
-    Next::Keys { keys, values, candidate: NO_INDEX }
+    Next::Keys {
+        keys,
+        values,
+        candidate: NO_INDEX,
+    }
 }
 
 /// Address of an instance's values; 0 if its attributes are in a dictionary.
 #[inline(always)]
-fn instance_values<M: Machine>(machine: &M, layout: &KernelLayout, object: u64, type_: u64, flags: u64) -> u64 {
+fn instance_values<M: Machine>(
+    machine: &M,
+    layout: &KernelLayout,
+    object: u64,
+    type_: u64,
+    flags: u64,
+) -> u64 {
     if layout.instance == INSTANCE_INLINE {
         if flags & FLAG_INLINE_VALUES == 0 {
             return 0;
         }
-        let values = object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
+        let values =
+            object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
         let valid = machine.read_or_zero::<u8>(values.wrapping_add(INLINE_VALID));
         return if valid == 0 { 0 } else { values };
     }
     if layout.instance == INSTANCE_TAGGED {
         let word = machine.read_or_zero::<u64>(object.wrapping_sub(DICT_BEFORE));
-        return if word & 1 == 0 { 0 } else { word.wrapping_add(1) };
+        return if word & 1 == 0 {
+            0
+        } else {
+            word.wrapping_add(1)
+        };
     }
     machine.read_or_zero::<u64>(object.wrapping_sub(VALUES_BEFORE))
 }
@@ -86,9 +107,17 @@ pub(super) fn in_dict<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, d
     let keys = machine.read_or_zero::<u64>(dict.wrapping_add(u64::from(layout.dict_keys)));
     let values = machine.read_or_zero::<u64>(dict.wrapping_add(u64::from(layout.dict_values)));
     if values == 0 {
-        Next::Keys { keys, values, candidate: op.hint }
+        Next::Keys {
+            keys,
+            values,
+            candidate: op.hint,
+        }
     } else {
-        Next::Keys { keys, values: values.wrapping_add(u64::from(layout.values_first)), candidate: op.index }
+        Next::Keys {
+            keys,
+            values: values.wrapping_add(u64::from(layout.values_first)),
+            candidate: op.index,
+        }
     }
 }
 
@@ -123,7 +152,13 @@ pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -
             2
         };
         let entries = indices.wrapping_add(head << scale).wrapping_add(8);
-        return Table { entries, stride: 24, used, mask: head.wrapping_sub(1), scale };
+        return Table {
+            entries,
+            stride: 24,
+            used,
+            mask: head.wrapping_sub(1),
+            scale,
+        };
     }
     let log2_size = head & 63;
     let log2_bytes = head >> (8 * (layout.keys_size.wrapping_sub(layout.keys_log2_size) & 7)) & 63;
@@ -133,9 +168,21 @@ pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -
     let scale = log2_bytes.wrapping_sub(log2_size) & 3;
     if kind == 0 {
         // General entries begin with the hash.
-        Table { entries: entries.wrapping_add(8), stride: 24, used, mask, scale }
+        Table {
+            entries: entries.wrapping_add(8),
+            stride: 24,
+            used,
+            mask,
+            scale,
+        }
     } else {
-        Table { entries, stride: 16, used, mask, scale }
+        Table {
+            entries,
+            stride: 16,
+            used,
+            mask,
+            scale,
+        }
     }
 }
 
@@ -155,13 +202,21 @@ pub(super) fn search<M: Machine>(
     machine.set(Register::EntryStride, table.stride);
     let candidate = u64::from(candidate);
     if candidate < table.used {
-        let key = table.entries.wrapping_add(candidate.wrapping_mul(table.stride));
+        let key = table
+            .entries
+            .wrapping_add(candidate.wrapping_mul(table.stride));
         if machine.read_or_zero::<u64>(key) == op.key {
-            return Next::Entry { key, index: candidate };
+            return Next::Entry {
+                key,
+                index: candidate,
+            };
         }
     }
     let hash = machine.read_or_zero::<u64>(op.key.wrapping_add(u64::from(layout.str_hash)));
-    machine.set(Register::Indices, keys.wrapping_add(u64::from(layout.keys_indices)));
+    machine.set(
+        Register::Indices,
+        keys.wrapping_add(u64::from(layout.keys_indices)),
+    );
     machine.set(Register::IndexScale, table.scale);
     machine.set(Register::IndexShift, 64 - (8u64 << table.scale));
     machine.set(Register::Mask, table.mask);
@@ -175,7 +230,9 @@ pub(super) fn search<M: Machine>(
 #[inline(always)]
 pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
     let slot = machine.get(Register::Slot);
-    let at = machine.get(Register::Indices).wrapping_add(slot << (machine.get(Register::IndexScale) & 3));
+    let at = machine
+        .get(Register::Indices)
+        .wrapping_add(slot << (machine.get(Register::IndexScale) & 3));
     // Eight bytes whatever the width: the entries follow the indices, so there is always something to read.
     let Some(word) = machine.read::<u64>(at) else {
         return Next::Fail(STATUS_FAULT);
@@ -187,9 +244,14 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
     }
     if index >= 0 {
         let stride = machine.get(Register::EntryStride);
-        let key = machine.get(Register::Entries).wrapping_add((index as u64).wrapping_mul(stride));
+        let key = machine
+            .get(Register::Entries)
+            .wrapping_add((index as u64).wrapping_mul(stride));
         if machine.read_or_zero::<u64>(key) == op.key {
-            return Next::Entry { key, index: index as u64 };
+            return Next::Entry {
+                key,
+                index: index as u64,
+            };
         }
     }
     let tries = machine.get(Register::Tries) + 1;
@@ -209,5 +271,9 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
 #[inline(always)]
 pub(super) fn value_address<M: Machine>(machine: &M, key: u64, index: u64) -> u64 {
     let values = machine.get(Register::Values);
-    if values == 0 { key.wrapping_add(8) } else { values.wrapping_add(index.wrapping_mul(8)) }
+    if values == 0 {
+        key.wrapping_add(8)
+    } else {
+        values.wrapping_add(index.wrapping_mul(8))
+    }
 }

@@ -1,17 +1,20 @@
 //! Collections: the items of a list, tuple, dictionary or set, one after the other into the blob.
 
 use super::leaf::start_bases;
-use super::{ATTRIBUTE, ITEM, LEAF, LEAF_STAGE_INT, LOAD, Machine, Next, Register, attribute};
+use super::{
+    ATTRIBUTE, ITEM, LEAF_STAGE_INT, LOAD, Machine, Next, Register, attribute, leaf_stage,
+};
 use crate::path::{
-    CODE_ATTRIBUTE, ELEMENT_ATTRIBUTE, ELEMENT_LOAD, ITEMS, ITEMS_TOTAL, LEAF_BYTES, LEAF_KEY_INT, LEAF_STR, Op,
+    CODE_ATTRIBUTE, ELEMENT_ATTRIBUTE, ELEMENT_LOAD, ITEMS, ITEMS_TOTAL, LEAF_BYTES, LEAF_KEY_INT,
+    LEAF_STR, Op,
 };
 use crate::python::{
-    DICT_USED, FLAG_DICT, FLAG_LIST, FLAG_TUPLE, KernelLayout, LIST_ITEMS, OB_SIZE, OB_TYPE, SET_MASK, SET_TABLE,
-    SET_USED, TYPE_FLAGS,
+    DICT_USED, FLAG_DICT, FLAG_LIST, FLAG_TUPLE, KernelLayout, LIST_ITEMS, OB_SIZE, OB_TYPE,
+    SET_MASK, SET_TABLE, SET_USED, TYPE_FLAGS,
 };
 use crate::record::{
-    BLOB_SIZE, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED,
-    STATUS_WRONG_TYPE, STRING_SIZE,
+    BLOB_SIZE, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK,
+    STATUS_TRUNCATED, STATUS_WRONG_TYPE, STRING_SIZE,
 };
 
 /// An element is one pointer.
@@ -50,19 +53,31 @@ pub(super) fn collect<M: Machine>(machine: &mut M, layout: &KernelLayout, object
         return start_bases(machine, type_);
     }
     let total = machine.read_or_zero::<u64>(object.wrapping_add(OB_SIZE));
-    let mut elements = Elements { first: 0, stride: 8, pair: PAIR_NONE, apart: 0, count: total, total };
+    let mut elements = Elements {
+        first: 0,
+        stride: 8,
+        pair: PAIR_NONE,
+        apart: 0,
+        count: total,
+        total,
+    };
     if flags & FLAG_LIST != 0 {
         elements.first = machine.read_or_zero::<u64>(object.wrapping_add(LIST_ITEMS));
     } else if flags & FLAG_TUPLE != 0 {
         elements.first = object.wrapping_add(u64::from(layout.tuple_items));
     } else {
         let keys = machine.read_or_zero::<u64>(object.wrapping_add(u64::from(layout.dict_keys)));
-        let values = machine.read_or_zero::<u64>(object.wrapping_add(u64::from(layout.dict_values)));
+        let values =
+            machine.read_or_zero::<u64>(object.wrapping_add(u64::from(layout.dict_values)));
         let table = attribute::table(machine, layout, keys);
         elements.first = table.entries;
         elements.stride = table.stride;
         elements.pair = PAIR_VALUE;
-        elements.apart = if values == 0 { 0 } else { values.wrapping_add(u64::from(layout.values_first)) };
+        elements.apart = if values == 0 {
+            0
+        } else {
+            values.wrapping_add(u64::from(layout.values_first))
+        };
         elements.count = table.used;
         elements.total = machine.read_or_zero::<u64>(object.wrapping_add(DICT_USED));
     }
@@ -77,7 +92,9 @@ pub(super) fn set<M: Machine>(machine: &M, object: u64) -> Next {
         stride: 16,
         pair: PAIR_HASH,
         apart: 0,
-        count: machine.read_or_zero::<u64>(object.wrapping_add(SET_MASK)).wrapping_add(1),
+        count: machine
+            .read_or_zero::<u64>(object.wrapping_add(SET_MASK))
+            .wrapping_add(1),
         total: machine.read_or_zero::<u64>(object.wrapping_add(SET_USED)),
     };
     Next::Elements(elements)
@@ -113,7 +130,7 @@ pub(super) fn start<M: Machine>(machine: &mut M, op: &Op, elements: &Elements) -
     machine.set(Register::Stored, 0);
     machine.set(Register::Limit, limit);
     machine.set(Register::Total, elements.total.min(u64::from(u32::MAX)));
-    let leaf = LEAF + u64::from(op.leaf & 15);
+    let leaf = leaf_stage(op.leaf);
     let (item, after) = if op.leaf == LEAF_KEY_INT {
         (LEAF_STAGE_INT, LEAF_STAGE_INT)
     } else if op.element == ELEMENT_ATTRIBUTE {
@@ -143,7 +160,9 @@ pub(super) fn start<M: Machine>(machine: &mut M, op: &Op, elements: &Elements) -
 fn set_head<M: Machine>(machine: &mut M) {
     let stored = (machine.get(Register::Stored) as u32).to_ne_bytes();
     let total = (machine.get(Register::Total) as u32).to_ne_bytes();
-    let word = [stored[0], stored[1], stored[2], stored[3], total[0], total[1], total[2], total[3]];
+    let word = [
+        stored[0], stored[1], stored[2], stored[3], total[0], total[1], total[2], total[3],
+    ];
     let head = machine.get(Register::Start);
     machine.set_blob(head, u64::from_ne_bytes(word));
 }
@@ -158,7 +177,9 @@ pub(super) fn item<M: Machine>(machine: &mut M, op: &Op) -> Next {
     }
     machine.set(Register::Position, position + 1);
     let stride = machine.get(Register::Stride);
-    let address = machine.get(Register::Elements).wrapping_add(position.wrapping_mul(stride));
+    let address = machine
+        .get(Register::Elements)
+        .wrapping_add(position.wrapping_mul(stride));
     let pair = machine.get(Register::Pair);
     let read = if pair == PAIR_NONE {
         machine.read::<u64>(address).map(|key| [key, 1])
@@ -206,7 +227,11 @@ fn end<M: Machine>(machine: &mut M, stored: u64) -> Next {
     machine.set(Register::After, super::NEXT);
     let spent = machine.get(Register::Spent) + stored;
     machine.set(Register::Spent, spent);
-    let status = if stored < machine.get(Register::Total) { STATUS_TRUNCATED } else { STATUS_OK };
+    let status = if stored < machine.get(Register::Total) {
+        STATUS_TRUNCATED
+    } else {
+        STATUS_OK
+    };
     let head = machine.get(Register::Start);
     Next::Finish(head, status)
 }

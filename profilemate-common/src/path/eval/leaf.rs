@@ -3,11 +3,13 @@
 use super::{BASE, Machine, Next, Register, collection};
 use crate::path::{CODE_COLLECT, Op};
 use crate::python::{
-    BYTES_DATA, FLAG_BYTES, FLAG_DICT, FLAG_INT, FLAG_LIST, FLAG_STR, FLAG_TUPLE, FLOAT_VALUE, INT_DIGITS, INT_TAG,
-    KernelLayout, OB_SIZE, OB_TYPE, SET_USED, STR_LENGTH, TYPE_BASE, TYPE_FLAGS,
+    BYTES_DATA, FLAG_BYTES, FLAG_DICT, FLAG_INT, FLAG_LIST, FLAG_STR, FLAG_TUPLE, FLOAT_VALUE,
+    INT_DIGITS, INT_TAG, KernelLayout, OB_SIZE, OB_TYPE, SET_USED, STR_LENGTH, TYPE_BASE,
+    TYPE_FLAGS,
 };
 use crate::record::{
-    BLOB_SIZE, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK, STATUS_TOO_BIG, STATUS_WRONG_TYPE, STRING_SIZE,
+    BLOB_SIZE, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK, STATUS_TOO_BIG,
+    STATUS_WRONG_TYPE, STRING_SIZE,
 };
 
 /// Bits of one digit of an `int`.
@@ -24,7 +26,11 @@ const BASES: u64 = 4;
 /// The object is `None`: the field's status, or a wrong item.
 #[inline(always)]
 pub(super) fn none<M: Machine>(machine: &M) -> Next {
-    if machine.get(Register::InItem) == 0 { Next::Fail(STATUS_NONE) } else { Next::Fail(STATUS_WRONG_TYPE) }
+    if machine.get(Register::InItem) == 0 {
+        Next::Fail(STATUS_NONE)
+    } else {
+        Next::Fail(STATUS_WRONG_TYPE)
+    }
 }
 
 /// `LEAF_INT`.
@@ -116,7 +122,12 @@ pub(super) fn start_bases<M: Machine>(machine: &mut M, type_: u64) -> Next {
 
 /// Compares one type of the line of bases with `set`, `frozenset` and `deque`.
 #[inline(always)]
-pub(super) fn base<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, object: u64) -> Next {
+pub(super) fn base<M: Machine>(
+    machine: &mut M,
+    op: &Op,
+    layout: &KernelLayout,
+    object: u64,
+) -> Next {
     let type_ = machine.get(Register::Slot);
     let tries = machine.get(Register::Tries) + 1;
     if type_ == 0 || tries > BASES {
@@ -165,7 +176,10 @@ pub(super) fn bytes<M: Machine>(machine: &M, object: u64) -> Next {
         return Next::Fail(status);
     }
     let length = machine.read_or_zero::<u64>(object.wrapping_add(OB_SIZE));
-    Next::Text { length, data: object.wrapping_add(BYTES_DATA) }
+    Next::Text {
+        length,
+        data: object.wrapping_add(BYTES_DATA),
+    }
 }
 
 /// Why `object` is not of the kind that `flag` tells.
@@ -187,8 +201,15 @@ pub(super) fn text<M: Machine>(machine: &mut M, length: u64, data: u64) -> Next 
     if cursor > (BLOB_SIZE - STRING_SIZE) as u64 {
         return Next::Fail(STATUS_NO_ROOM);
     }
-    let kept = if length > STRING_SIZE as u64 - 1 { STRING_SIZE as u64 - 1 } else { length };
-    machine.set_blob(cursor, u64::from_ne_bytes([kept as u8, 0, 0, 0, 0, 0, 0, 0]));
+    let kept = if length > STRING_SIZE as u64 - 1 {
+        STRING_SIZE as u64 - 1
+    } else {
+        length
+    };
+    machine.set_blob(
+        cursor,
+        u64::from_ne_bytes([kept as u8, 0, 0, 0, 0, 0, 0, 0]),
+    );
     for word in 1..STRING_SIZE as u64 / 8 {
         machine.set_blob(cursor + 8 * word, 0);
     }

@@ -23,7 +23,10 @@ impl<M: Memory> LocalMachine<M> {
         Self {
             memory,
             registers: [0; REGISTERS],
-            fields: Fields { status: [INITIAL_STATUS; FIELDS], values: [0; FIELDS] },
+            fields: Fields {
+                status: [INITIAL_STATUS; FIELDS],
+                values: [0; FIELDS],
+            },
             blob: [0; BLOB_SIZE],
         }
     }
@@ -31,7 +34,10 @@ impl<M: Memory> LocalMachine<M> {
     /// Runs `program` on `call`, from a clean record. Returns the bytes of the blob that are in use.
     pub fn run(&mut self, call: &Call, program: &Program, layout: &KernelLayout) -> usize {
         self.registers = [0; REGISTERS];
-        self.fields = Fields { status: [INITIAL_STATUS; FIELDS], values: [0; FIELDS] };
+        self.fields = Fields {
+            status: [INITIAL_STATUS; FIELDS],
+            values: [0; FIELDS],
+        };
         start(self);
         for _ in 0..PARTS {
             if run(self, call, program, layout) {
@@ -79,7 +85,7 @@ impl<M: Memory> Machine for LocalMachine<M> {
     }
 
     fn copy_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
-        let at = (offset as usize & (BLOB_SIZE - STRING_SIZE)) + 1;
+        let at = (offset as usize & (BLOB_SIZE - 8)) + 1;
         for index in 0..length.min(STRING_SIZE as u64 - 1) {
             let Some(byte) = self.memory.read::<u8>(from.wrapping_add(index)) else {
                 return false;

@@ -21,14 +21,14 @@ pub use register::{REGISTERS, Register};
 
 use crate::memory::Memory;
 use crate::path::{
-    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF, CODE_LIST_ITEM, CODE_LOAD,
-    CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN,
-    LEAF_STR, OPS, Op, Program,
+    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF,
+    CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES,
+    LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_STR, OPS, Op, Program,
 };
 use crate::python::{FLAG_LIST, FLAG_TUPLE, KernelLayout, OB_SIZE};
 use crate::record::{
-    FIELDS, PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_RESULT, STATUS_NO_ROOM, STATUS_NOT_PASSED,
-    STATUS_OK, STATUS_UNSET,
+    FIELDS, PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_RESULT, STATUS_NO_ROOM,
+    STATUS_NOT_PASSED, STATUS_OK, STATUS_UNSET,
 };
 
 /// Steps of one part of a run.
@@ -99,7 +99,12 @@ pub fn start<M: Machine>(machine: &mut M) {
 
 /// Runs the next [`STEPS`] steps of `program` on `call`, which fills the machine's record. False if more are needed.
 #[inline(always)]
-pub fn run<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &KernelLayout) -> bool {
+pub fn run<M: Machine>(
+    machine: &mut M,
+    call: &Call,
+    program: &Program,
+    layout: &KernelLayout,
+) -> bool {
     for _ in 0..STEPS {
         if !step(machine, call, program, layout) {
             return true;
@@ -129,7 +134,11 @@ enum Next {
     /// Look the key up in this dictionary.
     Dict(u64),
     /// Look the key up in this keys object, with values apart at `values` unless 0.
-    Keys { keys: u64, values: u64, candidate: u32 },
+    Keys {
+        keys: u64,
+        values: u64,
+        candidate: u32,
+    },
     /// The key is in the entry at `key`.
     Entry { key: u64, index: u64 },
     /// The items of these elements are the value.
@@ -144,15 +153,20 @@ enum Next {
 
 /// One step; false after the last field.
 #[inline(always)]
-fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &KernelLayout) -> bool {
+fn step<M: Machine>(
+    machine: &mut M,
+    call: &Call,
+    program: &Program,
+    layout: &KernelLayout,
+) -> bool {
     let mut stage = machine.get(Register::Stage);
     let mut pc = machine.get(Register::Pc);
     if stage == NEXT {
         pc = pc.wrapping_add(1);
-        if pc >= u64::from(program.op_count) || machine.get(Register::Field) >= FIELDS as u64 {
-            return false;
-        }
         machine.set(Register::Pc, pc);
+    }
+    if pc >= u64::from(program.op_count) || machine.get(Register::Field) >= FIELDS as u64 {
+        return false;
     }
     let op = &program.ops[pc as usize & (OPS - 1)];
     if stage == NEXT {
@@ -165,7 +179,13 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
         CONSTANT => Next::Object(op.key),
         ATTRIBUTE => attribute::attribute(machine, op, layout, object),
         LOAD => sequence::load(machine, op, object),
-        TUPLE_ITEM => sequence::item(machine, op, object, FLAG_TUPLE, u64::from(layout.tuple_items)),
+        TUPLE_ITEM => sequence::item(
+            machine,
+            op,
+            object,
+            FLAG_TUPLE,
+            u64::from(layout.tuple_items),
+        ),
         LIST_ITEM => sequence::item(machine, op, object, FLAG_LIST, 0),
         DICT_VALUE => attribute::dict_value(machine, object),
         SKIP => skip(machine, op, pc),
@@ -176,7 +196,7 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
         BASE => leaf::base(machine, op, layout, object),
         LEAF_STAGE_ADDRESS => Next::Value(object),
         LEAF_STAGE_IS_NONE => Next::Value(u64::from(object == layout.none)),
-        _ if object == layout.none => leaf::none(machine),
+        LEAF_STAGE_INT..=LEAF_STAGE_BYTES if object == layout.none => leaf::none(machine),
         LEAF_STAGE_INT => leaf::int(machine, layout, object),
         LEAF_STAGE_BOOL => leaf::bool(layout, object),
         LEAF_STAGE_FLOAT => leaf::float(machine, layout, object),
@@ -188,6 +208,16 @@ fn step<M: Machine>(machine: &mut M, call: &Call, program: &Program, layout: &Ke
     let stage = go_on(machine, op, layout, next);
     machine.set(Register::Stage, stage);
     true
+}
+
+/// The stage that reads the leaf `leaf`.
+#[inline(always)]
+fn leaf_stage(leaf: u8) -> u64 {
+    if leaf > LEAF_IS_NONE {
+        UNKNOWN
+    } else {
+        LEAF + u64::from(leaf)
+    }
 }
 
 /// Acts on what a step led to; the next step's stage. Each way leads only to ways further down.
@@ -203,7 +233,12 @@ fn go_on<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, mut next: 
     if let Next::Dict(dict) = next {
         next = attribute::in_dict(machine, op, layout, dict);
     }
-    if let Next::Keys { keys, values, candidate } = next {
+    if let Next::Keys {
+        keys,
+        values,
+        candidate,
+    } = next
+    {
         next = attribute::search(machine, op, layout, keys, values, candidate);
     }
     if let Next::Entry { key, index } = next {
@@ -274,7 +309,7 @@ const LEAF_STAGE_IS_NONE: u64 = LEAF + LEAF_IS_NONE as u64;
 fn entry_stage(op: &Op) -> u64 {
     let code = u64::from(op.code);
     if op.code == CODE_LEAF {
-        LEAF + u64::from(op.leaf & 15)
+        leaf_stage(op.leaf)
     } else if code > COLLECT {
         UNKNOWN
     } else {
@@ -309,7 +344,7 @@ fn finish<M: Machine>(machine: &mut M, value: u64, status: u8) -> u64 {
 /// Passes over one operation of a failed field.
 #[inline(always)]
 fn skip<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
-    if op.code < CODE_LEAF {
+    if op.code != CODE_LEAF && op.code != CODE_COLLECT {
         machine.set(Register::Pc, pc.wrapping_add(1));
         return Next::Stage(SKIP);
     }
@@ -328,7 +363,10 @@ fn argument<M: Machine>(machine: &mut M, op: &Op, call: &Call) -> Next {
         return Next::Fail(STATUS_NOT_PASSED);
     }
     let names = machine.read_or_zero::<u64>(call.kwnames.wrapping_add(OB_SIZE));
-    machine.set(Register::Mask, if names > KEYWORDS { KEYWORDS } else { names });
+    machine.set(
+        Register::Mask,
+        if names > KEYWORDS { KEYWORDS } else { names },
+    );
     machine.set(Register::Slot, 0);
     Next::Stage(KEYWORD)
 }

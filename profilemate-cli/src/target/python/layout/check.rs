@@ -76,8 +76,8 @@ fn check<M: ReadBytes>(
         interpreter,
         memory,
     };
-    checks.started(&mut layout)?;
     checks.debug_offsets(&layout)?;
+    checks.started(&mut layout)?;
     checks.types(&layout)?;
     checks.constants(&layout)?;
     let modules = checks.modules(&layout)?;

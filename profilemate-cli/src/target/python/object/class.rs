@@ -97,8 +97,7 @@ impl<M: ReadBytes> Objects<'_, M> {
         let kind: i32 = self.memory.read(member.checked_add(MEMBER_TYPE)?)?;
         let offset: i64 = self.memory.read(member.checked_add(MEMBER_OFFSET)?)?;
         let basicsize: i64 = self.memory.read(class.checked_add(TYPE_BASICSIZE)?)?;
-        let fits =
-            offset % 8 == 0 && offset >= 16 && basicsize <= BASICSIZE && offset + 8 <= basicsize;
+        let fits = offset % 8 == 0 && (16..BASICSIZE).contains(&offset) && offset + 8 <= basicsize;
         (MEMBER_OBJECT.contains(&kind) && fits).then_some(offset as i32)
     }
 }

@@ -310,7 +310,7 @@ proptest! {
     fn noise_is_never_taken_for_an_interpreter(seed: u64, numbers in 3u64..12, minor in 10u8..=14) {
         let noise = Noise { seed, numbers };
         let version = Version { minor, patch: Some(0) };
-        let interpreter = Interpreter { pid: 1, version, path: String::new(), build_id: None, text: Vec::new(), data: vec![0x20_0000..0x30_0000], symbols: symbols() };
+        let interpreter = Interpreter { pid: 1, version, path: String::new(), build_id: None, text: Vec::new(), data: vec![0x20_0000..0x21_0000, 0x22_0000..0x30_0000], symbols: symbols() };
         prop_assert!(validate(&interpreter, &noise).is_err());
         let resolver = Resolver::new(&noise, &layout(minor));
         prop_assert!(resolver.resolve("vllm.v1.core.sched.scheduler", "Scheduler.schedule").is_err());

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 
 use bytemuck::Zeroable;
-use profilemate_common::memory::Memory;
 use profilemate_common::path::{
     CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF,
     CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, ELEMENT_ATTRIBUTE, ELEMENT_LOAD,
     ELEMENT_SELF, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE,
     LEAF_KEY_INT, LEAF_LEN, LEAF_STR, NO_INDEX, Op,
 };
-use profilemate_common::python::{TYPE_DICTOFFSET, TYPE_FLAGS};
 
 use super::error::CompileError;
 use super::parse::parse;
@@ -34,7 +32,7 @@ pub struct Compiled {
 
 /// Compiles the field paths of one function.
 pub struct Compiler<'i, 'r, 'm, M> {
-    interned: &'i Interned<'r, 'm, M>,
+    pub(super) interned: &'i Interned<'r, 'm, M>,
     function: &'i Function,
     classes: HashMap<String, String>,
 }
@@ -44,15 +42,6 @@ struct Way {
     ops: Vec<Op>,
     prefix: String,
     class: Option<u64>,
-}
-
-/// How an attribute is reached.
-struct Reach {
-    load: bool,
-    index: u32,
-    offset: i32,
-    key: u64,
-    expected: u64,
 }
 
 fn op(code: u8) -> Op {
@@ -111,7 +100,7 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         format!("{}:{}", self.function.module, self.function.qualname)
     }
 
-    fn name(&self, name: &str) -> Result<u64, CompileError> {
+    pub(super) fn name(&self, name: &str) -> Result<u64, CompileError> {
         self.interned
             .find(name, &self.function.module)
             .ok_or_else(|| CompileError::UnknownName {
@@ -360,83 +349,5 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
             expected: reach.expected,
             ..collect
         })
-    }
-
-    /// How attribute `name` is reached in an instance, of `class` if that is known.
-    fn reach(&self, class: Option<u64>, name: &str) -> Result<Reach, CompileError> {
-        let by_name = |index, expected| -> Result<Reach, CompileError> {
-            Ok(Reach {
-                load: false,
-                index,
-                offset: 0,
-                key: self.name(name)?,
-                expected,
-            })
-        };
-        let Some(class) = class else {
-            return by_name(NO_INDEX, 0);
-        };
-        let objects = self.interned.resolver().objects();
-        let class_name = || {
-            objects
-                .type_name(class)
-                .unwrap_or_else(|| "the class".to_owned())
-        };
-        if let Some((_, entry)) = objects.class_attribute(class, name) {
-            let symbols = &self.interned.resolver().layout().symbols;
-            let kind = objects.type_of(entry.value).unwrap_or(0);
-            if kind == symbols.type_member {
-                let offset = objects
-                    .member_offset(entry.value, class, name)
-                    .ok_or_else(|| CompileError::NotAnObject {
-                        class: class_name(),
-                        name: name.to_owned(),
-                    })?;
-                return Ok(Reach {
-                    load: true,
-                    index: NO_INDEX,
-                    offset,
-                    key: self.name(name)?,
-                    expected: class,
-                });
-            }
-            let descriptors = [
-                symbols.type_property,
-                symbols.type_function,
-                symbols.type_staticmethod,
-                symbols.type_classmethod,
-            ];
-            if descriptors.contains(&kind) {
-                let what = objects.type_name(kind).unwrap_or_default();
-                return Err(CompileError::RunsCode {
-                    class: class_name(),
-                    name: name.to_owned(),
-                    what,
-                });
-            }
-        }
-        if !self.has_instance_dict(class) {
-            return Err(CompileError::NoAttribute {
-                class: class_name(),
-                name: name.to_owned(),
-            });
-        }
-        match objects.shared_key_index(class, name) {
-            Some(index) => by_name(index, class),
-            None => by_name(NO_INDEX, 0),
-        }
-    }
-
-    fn has_instance_dict(&self, class: u64) -> bool {
-        use profilemate_common::python::FLAG_MANAGED_DICT;
-        let objects = self.interned.resolver().objects();
-        let flags = objects.memory.read::<u64>(class + TYPE_FLAGS).unwrap_or(0);
-        let managed =
-            self.interned.resolver().layout().version.minor >= 11 && flags & FLAG_MANAGED_DICT != 0;
-        managed
-            || objects
-                .memory
-                .read::<i64>(class + TYPE_DICTOFFSET)
-                .is_some_and(|offset| offset != 0)
     }
 }

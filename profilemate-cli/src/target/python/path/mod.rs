@@ -30,6 +30,7 @@
 //! Only stored data can be read: properties and methods would run code. Instance attributes are found by name, so no
 //! class need be known. Slots (`__slots__`) can only be found with the class: see [`Compiler::class_of`].
 
+mod attribute;
 mod compile;
 mod error;
 mod parse;
