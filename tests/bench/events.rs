@@ -127,15 +127,15 @@ fn through_tracer(targets: &mut [Target], rate: u64, time: Duration) -> Result<T
     tracer.attached(pids.len())?;
     let (made, rate) = produce(targets, rate, time)?;
     tracer.interrupt()?;
-    let events = &tracer.metadata()?["events"];
-    let [fired, delivered, lost, filtered] = ["fired", "delivered", "lost", "filtered"].map(|name| count(events, name));
+    let ledger = &tracer.metadata()?["ledger"];
+    let [fired, delivered, lost, filtered] = ["fired", "received", "lost", "filtered"].map(|name| count(ledger, name));
     let (fired, delivered, lost, filtered) = (fired?, delivered?, lost?, filtered?);
     if fired != made || fired != delivered + lost + filtered {
-        bail!("{made} calls, and the ledger says {events}");
+        bail!("{made} calls, and the ledger says {ledger}");
     }
     Ok(Trial { rate, made, lost })
 }
 
-fn count(events: &Value, name: &str) -> Result<u64> {
-    events[name].as_u64().with_context(|| format!("no `{name}` in {events}"))
+fn count(ledger: &Value, name: &str) -> Result<u64> {
+    ledger[name].as_u64().with_context(|| format!("no `{name}` in {ledger}"))
 }

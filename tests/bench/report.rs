@@ -33,11 +33,15 @@ impl Goal {
 pub(crate) fn short(value: f64) -> String {
     let size = value.abs();
     if size >= 10_000.0 {
-        let mut text = format!("{size:.0}");
-        for at in (1..text.len()).rev().filter(|at| (text.len() - at) % 3 == 0).collect::<Vec<_>>().into_iter().rev() {
-            text.insert(at, ',');
+        let digits = format!("{size:.0}");
+        let mut text = if value < 0.0 { "-".to_owned() } else { String::new() };
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at) % 3 == 0 {
+                text.push(',');
+            }
+            text.push(digit);
         }
-        if value < 0.0 { format!("-{text}") } else { text }
+        text
     } else if size >= 100.0 {
         format!("{value:.0}")
     } else if size >= 10.0 {

@@ -52,7 +52,7 @@ impl Rig {
         let resolver = Resolver::new(&memory, &layout);
         let interned = Interned::new(&resolver);
         let number = self.pages.len() as u16;
-        let (page, _) = MarkerPage::acquire(pid, layout.default_vectorcall)?;
+        let (page, _) = MarkerPage::acquire(pid, layout.default_vectorcall, &[])?;
         self.kernel.set_layout(u32::from(number), &layout.kernel)?;
         self.links.push(self.kernel.attach_page(&page.uprobe_path(), self.site, number)?);
         for (name, mode, paths) in methods {

@@ -122,15 +122,15 @@ fn with_tracer(server: &mut Target, case: &Case) -> Result<Traced> {
     let seconds = begin.elapsed().as_secs_f64();
     let detach_ms = tracer.interrupt()?;
     let metadata = tracer.metadata()?;
-    let events = &metadata["events"];
+    let ledger = &metadata["ledger"];
     let share = f64::from(case.requests) / f64::from(case.requests + case.requests / 8);
     Ok(Traced {
         round,
         attach_ms,
         detach_ms,
-        events_per_second: target::number(events, "fired")? * share / seconds,
+        events_per_second: target::number(ledger, "fired")? * share / seconds,
         tracer_percent,
-        lost: target::number(events, "lost")? as u64,
+        lost: target::number(ledger, "lost")? as u64,
     })
 }
 
