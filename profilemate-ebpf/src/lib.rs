@@ -42,9 +42,9 @@ pub const PAGE_COUNT: u32 = 64;
 /// Programs loaded at a time, at most.
 pub const PROGRAM_COUNT: u32 = 512;
 /// Workplaces, a power of two.
-pub const WORKPLACE_COUNT: u32 = 128;
+pub const WORKPLACE_COUNT: u32 = 256;
 /// Layouts loaded at a time, at most.
-pub const LAYOUT_COUNT: u32 = 16;
+pub const LAYOUT_COUNT: u32 = PAGE_COUNT;
 
 /// Entries of [`COUNTS_MAP`].
 pub const COUNTS: u32 = 4;

@@ -16,6 +16,11 @@
     not(target_arch = "bpf"),
     allow(dead_code, reason = "the programs run in the kernel only")
 )]
+#![allow(
+    clippy::cast_ptr_alignment,
+    clippy::needless_pass_by_value,
+    reason = "offsets into a workplace are aligned by construction; a program takes its context by value"
+)]
 
 mod probe;
 

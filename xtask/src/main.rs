@@ -1,18 +1,23 @@
-//! Development tasks: `cargo xtask TASK`.
+//! Development tasks: `cargo xtask --help`.
 
 mod bench;
+mod bpf;
 mod demo;
 mod shell;
 mod test;
 mod tidy;
 
-use std::process::ExitCode;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-use clap::Parser;
+/// ProfileMate's development tasks.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
 
-/// Development tasks.
-#[derive(Debug, Parser)]
-#[command(name = "cargo xtask")]
+#[derive(Subcommand)]
 enum Task {
     /// Build ProfileMate and trace the demo target; arguments go to `profilemate demo`.
     Demo {
@@ -26,20 +31,17 @@ enum Task {
     Tidy,
     /// Measure what tracing costs, side by side in one run.
     Bench(bench::Bench),
+    /// The eBPF object that is committed in `profilemate-ebpf/object`.
+    #[command(subcommand)]
+    Bpf(bpf::Task),
 }
 
-fn main() -> ExitCode {
-    let done = match Task::parse() {
+fn main() -> Result<()> {
+    match Args::parse().task {
         Task::Demo { arguments } => demo::demo(&arguments),
         Task::Test => test::test(),
         Task::Tidy => tidy::tidy(),
         Task::Bench(options) => bench::bench(&options),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Task::Bpf(task) => bpf::run(&task),
     }
 }

@@ -119,7 +119,7 @@ pub struct Program {
     pub op_count: u32,
     /// Fields: number of leaves and collects among the ops.
     pub field_count: u32,
-    /// One of `record::CLASS_*`.
+    /// One of `record::CLASS_*`: with `CLASS_BARE` no fields are read.
     pub class: u32,
     /// Room for later versions.
     pub reserved: u32,

@@ -120,7 +120,7 @@ fn fields_read(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn go_on(ctx: &ProbeContext) {
     // SAFETY: the helper takes this program's context.
-    let _ = unsafe { PARTS.tail_call(ctx, 0) };
+    unsafe { PARTS.tail_call(ctx, 0) };
 }
 
 /// Copies the record of this event's `place` into the ring buffer: its head only, if it is not `complete`.

@@ -1,9 +1,11 @@
 //! Tests on the running kernel and on real interpreters.
 
 mod cases;
+mod containers;
 mod kernel;
 mod layouts;
 mod mark;
+mod objects;
 mod python;
 
 /// Whether this is root; if not, says that the test is skipped, or fails if the environment demands root.

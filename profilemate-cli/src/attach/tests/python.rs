@@ -1,8 +1,9 @@
 //! The field paths on real interpreters: evaluated from outside, and in the kernel.
 
-use super::cases::{Case, Names, cases, decode};
+use super::cases::{Case, Names, decode};
 use super::layouts::layout;
 use super::mark::{MarkPage, SITE};
+use super::objects::cases;
 use crate::attach::{Kernel, Options};
 use bytemuck::{Pod, Zeroable as _};
 use profilemate_common::memory::Memory;

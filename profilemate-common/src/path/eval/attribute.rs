@@ -9,9 +9,8 @@ use crate::python::{
 };
 use crate::record::{STATUS_FAULT, STATUS_UNSET, STATUS_WRONG_KEY, STATUS_WRONG_TYPE};
 
-/// From an object back to its dictionary pointer (3.11 and newer), or tagged word (3.12).
-const DICT_BEFORE: u64 = 24;
-/// From an object back to its values pointer (3.11).
+/// From an object back to its values pointer (3.11), which its dictionary pointer (3.11 and newer) or tagged word
+/// (3.12) follows.
 const VALUES_BEFORE: u64 = 32;
 /// From an instance's inline values to the byte that says whether they are valid (3.13).
 const INLINE_VALID: u64 = 3;
@@ -28,10 +27,21 @@ pub(super) fn attribute<M: Machine>(
     layout: &KernelLayout,
     object: u64,
 ) -> Next {
-    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
-        return Next::Fail(STATUS_FAULT);
+    // One read for all that lies around the head. (What has nothing before it has no instance dictionary there.)
+    let around = match machine.read::<[u64; 6]>(object.wrapping_sub(VALUES_BEFORE)) {
+        Some(around) => around,
+        None => match machine.read::<u64>(object.wrapping_add(OB_TYPE)) {
+            Some(type_) => [0, 0, 0, 0, 0, type_],
+            None => return Next::Fail(STATUS_FAULT),
+        },
     };
-    let flags = machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS));
+    let type_ = around[5];
+    let known = type_ == op.expected && op.index != NO_INDEX;
+    let flags = if known {
+        FLAG_MANAGED_DICT | FLAG_INLINE_VALUES
+    } else {
+        machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS))
+    };
     if layout.instance == INSTANCE_DICT || flags & FLAG_MANAGED_DICT == 0 {
         // A negative offset counts from the end of an object of variable size (a subclass of `tuple`, or of `int`
         // as `IntEnum`): the attributes of those are not read.
@@ -41,12 +51,20 @@ pub(super) fn attribute<M: Machine>(
         }
         return Next::DictAt(object.wrapping_add(offset as u64));
     }
-    let values = instance_values(machine, layout, object, type_, flags);
+    let values = match layout.instance {
+        INSTANCE_INLINE => inline_values(machine, object, type_, flags),
+        INSTANCE_TAGGED if around[1] & 1 == 0 => 0,
+        INSTANCE_TAGGED => around[1].wrapping_add(1),
+        _ => around[0],
+    };
     if values == 0 {
-        return Next::DictAt(object.wrapping_sub(DICT_BEFORE));
+        return match around[1] {
+            0 => Next::Fail(STATUS_UNSET),
+            dict => Next::Dict(dict),
+        };
     }
     let values = values.wrapping_add(u64::from(layout.values_first));
-    if type_ == op.expected && op.index != NO_INDEX {
+    if known {
         return Next::ObjectAt(values.wrapping_add(8 * u64::from(op.index)));
     }
     if flags & FLAG_HEAP_TYPE == 0 {
@@ -60,33 +78,16 @@ pub(super) fn attribute<M: Machine>(
     }
 }
 
-/// Address of an instance's values; 0 if its attributes are in a dictionary.
+/// Address of the values inside an instance (3.13); 0 if its attributes are in a dictionary.
 #[inline(always)]
-fn instance_values<M: Machine>(
-    machine: &M,
-    layout: &KernelLayout,
-    object: u64,
-    type_: u64,
-    flags: u64,
-) -> u64 {
-    if layout.instance == INSTANCE_INLINE {
-        if flags & FLAG_INLINE_VALUES == 0 {
-            return 0;
-        }
-        let values =
-            object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
-        let valid = machine.read_or_zero::<u8>(values.wrapping_add(INLINE_VALID));
-        return if valid == 0 { 0 } else { values };
+fn inline_values<M: Machine>(machine: &M, object: u64, type_: u64, flags: u64) -> u64 {
+    if flags & FLAG_INLINE_VALUES == 0 {
+        return 0;
     }
-    if layout.instance == INSTANCE_TAGGED {
-        let word = machine.read_or_zero::<u64>(object.wrapping_sub(DICT_BEFORE));
-        return if word & 1 == 0 {
-            0
-        } else {
-            word.wrapping_add(1)
-        };
-    }
-    machine.read_or_zero::<u64>(object.wrapping_sub(VALUES_BEFORE))
+    let values =
+        object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
+    let valid = machine.read_or_zero::<u8>(values.wrapping_add(INLINE_VALID));
+    if valid == 0 { 0 } else { values }
 }
 
 /// `CODE_DICT_VALUE`.
@@ -104,8 +105,7 @@ pub(super) fn dict_value<M: Machine>(machine: &M, object: u64) -> Next {
 /// Looks `op.key` up in `dict`.
 #[inline(always)]
 pub(super) fn in_dict<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, dict: u64) -> Next {
-    let keys = machine.read_or_zero::<u64>(dict.wrapping_add(u64::from(layout.dict_keys)));
-    let values = machine.read_or_zero::<u64>(dict.wrapping_add(u64::from(layout.dict_values)));
+    let [keys, values] = parts(machine, layout, dict);
     if values == 0 {
         Next::Keys {
             keys,
@@ -119,6 +119,12 @@ pub(super) fn in_dict<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, d
             candidate: op.index,
         }
     }
+}
+
+/// Keys and values pointers of `dict`; they lie side by side in every version.
+#[inline(always)]
+pub(super) fn parts<M: Machine>(machine: &M, layout: &KernelLayout, dict: u64) -> [u64; 2] {
+    machine.read_or_zero(dict.wrapping_add(u64::from(layout.dict_keys)))
 }
 
 /// The parts of a `PyDictKeysObject`.
@@ -139,9 +145,15 @@ pub(super) struct Table {
 /// Reads the head of the keys object at `keys`.
 #[inline(always)]
 pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -> Table {
-    let head = machine.read_or_zero::<u64>(keys.wrapping_add(u64::from(layout.keys_log2_size)));
+    // From the sizes to `dk_nentries`, which is the third word (the fourth on 3.10).
+    let [head, _, third, fourth] =
+        machine.read_or_zero::<[u64; 4]>(keys.wrapping_add(u64::from(layout.keys_log2_size)));
     let indices = keys.wrapping_add(u64::from(layout.keys_indices));
-    let used = machine.read_or_zero::<u64>(keys.wrapping_add(u64::from(layout.keys_entries)));
+    let used = if layout.keys_entries.wrapping_sub(layout.keys_log2_size) == 16 {
+        third
+    } else {
+        fourth
+    };
     if layout.keys_kind == u32::MAX {
         // 3.10: `dk_size` itself; an index has one byte up to 255 slots, two up to 65,535, four beyond.
         let scale = if head <= 0xff {
@@ -205,10 +217,11 @@ pub(super) fn search<M: Machine>(
         let key = table
             .entries
             .wrapping_add(candidate.wrapping_mul(table.stride));
-        if machine.read_or_zero::<u64>(key) == op.key {
+        let [key, value] = machine.read_or_zero::<[u64; 2]>(key);
+        if key == op.key {
             return Next::Entry {
-                key,
                 index: candidate,
+                value,
             };
         }
     }
@@ -247,10 +260,11 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
         let key = machine
             .get(Register::Entries)
             .wrapping_add((index as u64).wrapping_mul(stride));
-        if machine.read_or_zero::<u64>(key) == op.key {
+        let [key, value] = machine.read_or_zero::<[u64; 2]>(key);
+        if key == op.key {
             return Next::Entry {
-                key,
                 index: index as u64,
+                value,
             };
         }
     }
@@ -267,13 +281,15 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
     Next::Stage(PROBE)
 }
 
-/// Address of the value that belongs to the key at `key`, in entry `index`.
+/// The value that belongs to entry `index`: `value` beside the key, unless the table is split.
 #[inline(always)]
-pub(super) fn value_address<M: Machine>(machine: &M, key: u64, index: u64) -> u64 {
+pub(super) fn entry_value<M: Machine>(machine: &M, index: u64, value: u64) -> Next {
     let values = machine.get(Register::Values);
-    if values == 0 {
-        key.wrapping_add(8)
+    if values != 0 {
+        Next::ObjectAt(values.wrapping_add(index.wrapping_mul(8)))
+    } else if value == 0 {
+        Next::Fail(STATUS_UNSET)
     } else {
-        values.wrapping_add(index.wrapping_mul(8))
+        Next::Object(value)
     }
 }

@@ -66,9 +66,7 @@ pub(super) fn collect<M: Machine>(machine: &mut M, layout: &KernelLayout, object
     } else if flags & FLAG_TUPLE != 0 {
         elements.first = object.wrapping_add(u64::from(layout.tuple_items));
     } else {
-        let keys = machine.read_or_zero::<u64>(object.wrapping_add(u64::from(layout.dict_keys)));
-        let values =
-            machine.read_or_zero::<u64>(object.wrapping_add(u64::from(layout.dict_values)));
+        let [keys, values] = attribute::parts(machine, layout, object);
         let table = attribute::table(machine, layout, keys);
         elements.first = table.entries;
         elements.stride = table.stride;
@@ -207,7 +205,7 @@ pub(super) fn item<M: Machine>(machine: &mut M, op: &Op) -> Next {
         object = other;
     }
     machine.set(Register::Object, object);
-    Next::Stage(machine.get(Register::ItemStage))
+    Next::Taken
 }
 
 /// An item has been stored; the next one begins at `cursor`.

@@ -40,10 +40,10 @@ pub(super) fn int<M: Machine>(machine: &M, layout: &KernelLayout, object: u64) -
     let Some([type_, head, digits]) = machine.read::<[u64; 3]>(object.wrapping_add(OB_TYPE)) else {
         return Next::Fail(STATUS_FAULT);
     };
-    if type_ != layout.type_int {
-        if machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & FLAG_INT == 0 {
-            return Next::Fail(STATUS_WRONG_TYPE);
-        }
+    if type_ != layout.type_int
+        && machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & FLAG_INT == 0
+    {
+        return Next::Fail(STATUS_WRONG_TYPE);
     }
     let (count, negative) = if layout.int == INT_TAG {
         (head >> 3, head >> 1 & 1)
@@ -87,10 +87,10 @@ pub(super) fn float<M: Machine>(machine: &M, layout: &KernelLayout, object: u64)
     let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
         return Next::Fail(STATUS_FAULT);
     };
-    if type_ != layout.type_float {
-        if machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASE)) != layout.type_float {
-            return Next::Fail(STATUS_WRONG_TYPE);
-        }
+    if type_ != layout.type_float
+        && machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASE)) != layout.type_float
+    {
+        return Next::Fail(STATUS_WRONG_TYPE);
     }
     match machine.read::<u64>(object.wrapping_add(FLOAT_VALUE)) {
         None => Next::Fail(STATUS_FAULT),

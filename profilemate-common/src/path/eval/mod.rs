@@ -9,6 +9,7 @@
 //! Invariants: no recursion, no slice indexing that can fail, no division, no read that is not checked by its
 //! machine. A hostile target can make fields absent or wrong for its own objects, and nothing else.
 
+mod argument;
 mod attribute;
 mod collection;
 mod leaf;
@@ -25,20 +26,17 @@ use crate::path::{
     CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES,
     LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_STR, OPS, Op, Program,
 };
-use crate::python::{FLAG_LIST, FLAG_TUPLE, KernelLayout, OB_SIZE};
+use crate::python::{FLAG_LIST, FLAG_TUPLE, KernelLayout};
 use crate::record::{
-    FIELDS, PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_RESULT, STATUS_NO_ROOM,
-    STATUS_NOT_PASSED, STATUS_OK, STATUS_UNSET,
+    FIELDS, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_ROOM, STATUS_OK, STATUS_UNSET,
 };
 
 /// Steps of one part of a run.
-pub const STEPS: u32 = 80;
+pub const STEPS: u32 = 64;
 /// Parts of one event's run, at most. What is not reached keeps [`INITIAL_STATUS`].
 pub const PARTS: u32 = 32;
 /// Status that every field must have before [`start`]: nothing was read for lack of room or steps.
 pub const INITIAL_STATUS: u8 = STATUS_NO_ROOM;
-/// Keyword arguments that are searched, at most.
-const KEYWORDS: u64 = 16;
 
 /// The call as the marker page's registers show it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,6 +115,8 @@ pub fn run<M: Machine>(
 /// to go on, which keeps the kernel program small.
 #[derive(Clone, Copy)]
 enum Next {
+    /// An item has been taken and is now the object.
+    Taken,
     /// Go on with a stage.
     Stage(u64),
     /// The path has reached this object.
@@ -139,8 +139,8 @@ enum Next {
         values: u64,
         candidate: u32,
     },
-    /// The key is in the entry at `key`.
-    Entry { key: u64, index: u64 },
+    /// The key is in entry `index`, with `value` beside it.
+    Entry { index: u64, value: u64 },
     /// The items of these elements are the value.
     Elements(collection::Elements),
     /// An item is in the blob, which is now used up to here.
@@ -172,10 +172,33 @@ fn step<M: Machine>(
     if stage == NEXT {
         stage = entry_stage(op);
     }
+    let mut next = Next::Taken;
+    if stage == ITEM {
+        next = collection::item(machine, op);
+        stage = machine.get(Register::ItemStage);
+    }
+    if let Next::Taken = next {
+        next = handle(machine, call, op, layout, stage, pc);
+    }
+    let stage = go_on(machine, op, layout, next);
+    machine.set(Register::Stage, stage);
+    true
+}
+
+/// Does what `stage` says.
+#[inline(always)]
+fn handle<M: Machine>(
+    machine: &mut M,
+    call: &Call,
+    op: &Op,
+    layout: &KernelLayout,
+    stage: u64,
+    pc: u64,
+) -> Next {
     let object = machine.get(Register::Object);
-    let next = match stage {
-        ARGUMENT => argument(machine, op, call),
-        RESULT => result(call),
+    match stage {
+        ARGUMENT => argument::argument(machine, op, call),
+        RESULT => argument::result(call),
         CONSTANT => Next::Object(op.key),
         ATTRIBUTE => attribute::attribute(machine, op, layout, object),
         LOAD => sequence::load(machine, op, object),
@@ -190,9 +213,8 @@ fn step<M: Machine>(
         DICT_VALUE => attribute::dict_value(machine, object),
         SKIP => skip(machine, op, pc),
         COLLECT => collection::collect(machine, layout, object),
-        KEYWORD => keyword(machine, op, call, layout),
+        KEYWORD => argument::keyword(machine, op, call, layout),
         PROBE => attribute::probe(machine, op),
-        ITEM => collection::item(machine, op),
         BASE => leaf::base(machine, op, layout, object),
         LEAF_STAGE_ADDRESS => Next::Value(object),
         LEAF_STAGE_IS_NONE => Next::Value(u64::from(object == layout.none)),
@@ -204,10 +226,7 @@ fn step<M: Machine>(
         LEAF_STAGE_STR => leaf::str(machine, layout, object),
         LEAF_STAGE_BYTES => leaf::bytes(machine, object),
         _ => Next::Fail(STATUS_BAD_PROGRAM),
-    };
-    let stage = go_on(machine, op, layout, next);
-    machine.set(Register::Stage, stage);
-    true
+    }
 }
 
 /// The stage that reads the leaf `leaf`.
@@ -241,8 +260,8 @@ fn go_on<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, mut next: 
     {
         next = attribute::search(machine, op, layout, keys, values, candidate);
     }
-    if let Next::Entry { key, index } = next {
-        next = Next::ObjectAt(attribute::value_address(machine, key, index));
+    if let Next::Entry { index, value } = next {
+        next = attribute::entry_value(machine, index, value);
     }
     if let Next::ObjectAt(address) = next {
         next = match machine.read::<u64>(address) {
@@ -351,50 +370,6 @@ fn skip<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
     let field = machine.get(Register::Field);
     machine.set(Register::Field, field + 1);
     Next::Stage(NEXT)
-}
-
-/// `CODE_ARGUMENT`.
-#[inline(always)]
-fn argument<M: Machine>(machine: &mut M, op: &Op, call: &Call) -> Next {
-    if op.index < call.nargs {
-        return Next::ObjectAt(call.args.wrapping_add(8 * u64::from(op.index)));
-    }
-    if call.kwnames == 0 || op.key == 0 {
-        return Next::Fail(STATUS_NOT_PASSED);
-    }
-    let names = machine.read_or_zero::<u64>(call.kwnames.wrapping_add(OB_SIZE));
-    machine.set(
-        Register::Mask,
-        if names > KEYWORDS { KEYWORDS } else { names },
-    );
-    machine.set(Register::Slot, 0);
-    Next::Stage(KEYWORD)
-}
-
-/// Compares one keyword name.
-#[inline(always)]
-fn keyword<M: Machine>(machine: &mut M, op: &Op, call: &Call, layout: &KernelLayout) -> Next {
-    let slot = machine.get(Register::Slot);
-    if slot >= machine.get(Register::Mask) {
-        return Next::Fail(STATUS_NOT_PASSED);
-    }
-    let names = call.kwnames.wrapping_add(u64::from(layout.tuple_items));
-    if machine.read_or_zero::<u64>(names.wrapping_add(8 * slot)) == op.key {
-        let position = u64::from(call.nargs).wrapping_add(slot);
-        return Next::ObjectAt(call.args.wrapping_add(position.wrapping_mul(8)));
-    }
-    machine.set(Register::Slot, slot + 1);
-    Next::Stage(KEYWORD)
-}
-
-/// `CODE_RESULT`.
-#[inline(always)]
-fn result(call: &Call) -> Next {
-    if call.phase == PHASE_RETURN && call.result != 0 {
-        Next::Object(call.result)
-    } else {
-        Next::Fail(STATUS_NO_RESULT)
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,58 @@
+//! Where a path begins: the call's arguments and its result.
+
+use super::{Call, KEYWORD, Machine, Next, Register};
+use crate::path::Op;
+use crate::python::{KernelLayout, OB_SIZE};
+use crate::record::{PHASE_RETURN, STATUS_NO_RESULT, STATUS_NOT_PASSED};
+
+/// Keyword arguments that are searched, at most.
+const KEYWORDS: u64 = 16;
+
+/// `CODE_ARGUMENT`.
+#[inline(always)]
+pub(super) fn argument<M: Machine>(machine: &mut M, op: &Op, call: &Call) -> Next {
+    if op.index < call.nargs {
+        return Next::ObjectAt(call.args.wrapping_add(8 * u64::from(op.index)));
+    }
+    if call.kwnames == 0 || op.key == 0 {
+        return Next::Fail(STATUS_NOT_PASSED);
+    }
+    let names = machine.read_or_zero::<u64>(call.kwnames.wrapping_add(OB_SIZE));
+    machine.set(
+        Register::Mask,
+        if names > KEYWORDS { KEYWORDS } else { names },
+    );
+    machine.set(Register::Slot, 0);
+    Next::Stage(KEYWORD)
+}
+
+/// Compares one keyword name.
+#[inline(always)]
+pub(super) fn keyword<M: Machine>(
+    machine: &mut M,
+    op: &Op,
+    call: &Call,
+    layout: &KernelLayout,
+) -> Next {
+    let slot = machine.get(Register::Slot);
+    if slot >= machine.get(Register::Mask) {
+        return Next::Fail(STATUS_NOT_PASSED);
+    }
+    let names = call.kwnames.wrapping_add(u64::from(layout.tuple_items));
+    if machine.read_or_zero::<u64>(names.wrapping_add(8 * slot)) == op.key {
+        let position = u64::from(call.nargs).wrapping_add(slot);
+        return Next::ObjectAt(call.args.wrapping_add(position.wrapping_mul(8)));
+    }
+    machine.set(Register::Slot, slot + 1);
+    Next::Stage(KEYWORD)
+}
+
+/// `CODE_RESULT`.
+#[inline(always)]
+pub(super) fn result(call: &Call) -> Next {
+    if call.phase == PHASE_RETURN && call.result != 0 {
+        Next::Object(call.result)
+    } else {
+        Next::Fail(STATUS_NO_RESULT)
+    }
+}
