@@ -44,7 +44,7 @@ pub const PROGRAM_COUNT: u32 = 512;
 /// Workplaces, a power of two.
 pub const WORKPLACE_COUNT: u32 = 256;
 /// Layouts loaded at a time, at most.
-pub const LAYOUT_COUNT: u32 = 16;
+pub const LAYOUT_COUNT: u32 = PAGE_COUNT;
 
 /// Entries of [`COUNTS_MAP`].
 pub const COUNTS: u32 = 4;

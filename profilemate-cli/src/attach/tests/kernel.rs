@@ -2,7 +2,7 @@
 
 use super::mark::{MarkPage, Registers, SITE};
 use super::root;
-use crate::attach::{Error, Kernel, Link, Options, detach_all, probe_nop5};
+use crate::attach::{Capabilities, Error, Kernel, Link, Nop5, Options, detach_all, probe_nop5};
 use bytemuck::Zeroable as _;
 use profilemate_common::path::Program;
 use profilemate_common::record::{CLASS_BARE, MethodCalled, PHASE_ENTRY, PHASE_RETURN};
@@ -204,14 +204,19 @@ fn many_pages_detach_at_once() {
 }
 
 #[test]
-fn the_trial_of_the_five_byte_site_ends_and_harms_nobody() {
+fn the_five_byte_site_is_judged_only_where_it_gains() {
     if !root() {
         return;
     }
-    println!(
-        "five-byte site on {}: {:?}",
-        crate::attach::Capabilities::probe().release,
-        probe_nop5().unwrap()
+    let capabilities = Capabilities::probe();
+    let verdict = probe_nop5().unwrap();
+    println!("five-byte site on {}: {verdict:?}", capabilities.release);
+    let gains = cfg!(target_arch = "x86_64") && capabilities.version.unwrap() >= (6, 18);
+    assert_eq!(verdict != Nop5::NoGain, gains);
+    assert_eq!(
+        probe_nop5().unwrap(),
+        verdict,
+        "a second trial says the same"
     );
 }
 
