@@ -126,7 +126,7 @@ pub(super) fn demo(demo: &Demo, quiet: bool) -> Result<Exit, Failure> {
     })
     .map_err(|error| {
         Failure::new(Exit::NoTarget, error)
-            .hint("any Python of 3.10, 3.12 or 3.13 will do; `--python PATH` names one")
+            .hint("any Python from 3.10 to 3.13 will do; `--python PATH` names one")
     })?;
     if !quiet {
         print::note(&format!(
