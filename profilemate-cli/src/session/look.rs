@@ -159,6 +159,18 @@ fn look_for(
     )
 }
 
+/// Warns of the user's own fields that are not read: nobody looks for them in a plan.
+pub fn warn_of_fields(pid: u32, ready: &[Ready]) {
+    for ready in ready.iter().filter(|ready| ready.method.is_users()) {
+        for (name, path, compiled) in &ready.fields {
+            if let Err(error) = compiled {
+                let method = &ready.method.qualname;
+                log::warn!("process {pid}: {method}: `{name}={path}` is not read: {error}");
+            }
+        }
+    }
+}
+
 /// What a process is and which methods are wanted in it, before its functions are looked for.
 pub enum Wish {
     /// These methods.

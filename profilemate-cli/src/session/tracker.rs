@@ -323,7 +323,11 @@ impl Tracker {
         };
         let runtime = &*runtime;
         let vllm = look::imported_version(runtime);
+        tracked.plan.python = Some(runtime.layout.version.to_string());
+        tracked.plan.interpreter = Some(runtime.interpreter.path.clone());
+        tracked.plan.vllm.clone_from(&vllm);
         let role = tracked.role(runtime, engine_below, now)?;
+        tracked.plan.role = role;
         let wanted = if tracked.attachment.is_some() {
             std::mem::take(&mut tracked.missing)
         } else {
@@ -343,10 +347,7 @@ impl Tracker {
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
         if found.ready.is_empty() && first {
-            return Err(Trouble::passing(
-                Exit::NoTarget,
-                "none of the methods' modules is imported",
-            ));
+            return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
         tracked.plan.technique = look::technique(runtime, &self.options, stand_ins.is_some());
         if let Some(reason) = tracked.plan.technique.reason() {
@@ -414,8 +415,12 @@ impl Tracker {
             found.ready.len() - refused.len()
         );
         tracked.plan.refuse(&refused);
+        look::warn_of_fields(pid, &found.ready);
         for method in tracked.plan.methods.iter().filter(|_| first) {
             if let MethodState::Unbound(reason) = &method.state {
+                if method.is_users() {
+                    log::warn!("process {pid}: {} is not bound: {reason}", method.qualname);
+                }
                 self.notes.send(Note::Unbound {
                     pid,
                     method: method.id.clone(),
