@@ -43,7 +43,11 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Bpf(task) => bpf::run(&task),
         Task::Demo { arguments } => demo::demo(&arguments),
-        Task::Docs { check } => docs::docs(if check { docs::Mode::Check } else { docs::Mode::Write }),
+        Task::Docs { check } => docs::docs(if check {
+            docs::Mode::Check
+        } else {
+            docs::Mode::Write
+        }),
         Task::Test => test::test(),
         Task::Tidy => tidy::tidy(),
     }
