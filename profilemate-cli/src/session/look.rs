@@ -58,6 +58,8 @@ pub struct Found {
     pub ready: Vec<Ready>,
     /// Methods to bind when their module is imported.
     pub missing: Vec<Method>,
+    /// Methods whose module is there and does not have them; while it is being imported, that may change.
+    pub absent: Vec<Method>,
 }
 
 /// Looks for `wanted` methods in one process. Where callables of C stand in for functions (the helper's, on CPython
@@ -69,6 +71,7 @@ pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method], stand_ins: Option
         plan: bare_plan(seen),
         ready: Vec::new(),
         missing: Vec::new(),
+        absent: Vec::new(),
     };
     found.plan.python = Some(runtime.layout.version.to_string());
     found.plan.interpreter = Some(runtime.interpreter.path.clone());
@@ -77,7 +80,8 @@ pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method], stand_ins: Option
         let (plan, ready) = look_for(method, &resolver, &interned, stand_ins);
         match plan.state {
             MethodState::NotImported => found.missing.push(method.clone()),
-            MethodState::Ready | MethodState::Unbound(_) => {}
+            MethodState::Unbound(_) => found.absent.push(method.clone()),
+            MethodState::Ready => {}
         }
         found.plan.methods.push(plan);
         found.ready.extend(ready);
@@ -276,4 +280,11 @@ pub fn role_by_modules(runtime: &Runtime) -> Role {
     } else {
         Role::Worker
     }
+}
+
+/// Whether the module of one of the methods is imported.
+pub fn any_imported(runtime: &Runtime, methods: &[Method]) -> bool {
+    let resolver = Resolver::new(&runtime.memory, &runtime.layout);
+    let modules: Vec<&str> = methods.iter().map(|method| method.module.as_str()).collect();
+    !resolver.imported(&modules).is_empty()
 }

@@ -250,6 +250,7 @@ impl Tracker {
                 log::debug!("process {pid}: {}", trouble.reason);
             }
         }
+        tracked.retitle();
         tracked.note(&self.notes);
         tracked.next = now
             + if tracked.since.elapsed() < YOUNG {
@@ -329,6 +330,9 @@ impl Tracker {
         let role = tracked.role(runtime, engine_below, now)?;
         tracked.plan.role = role;
         let wanted = if tracked.attachment.is_some() {
+            if !look::any_imported(runtime, &tracked.missing) {
+                return Ok(());
+            }
             std::mem::take(&mut tracked.missing)
         } else {
             match look::wish(&self.catalog, &self.options, role, vllm.as_deref()) {
@@ -346,6 +350,9 @@ impl Tracker {
         let first = tracked.attachment.is_none();
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
+        if tracked.since.elapsed() < YOUNG {
+            tracked.missing.extend(found.absent);
+        }
         if found.ready.is_empty() && first {
             return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
@@ -513,7 +520,7 @@ impl Tracked {
             return Ok(Role::ApiServer);
         }
         let role = look::role_by_modules(runtime);
-        if role != Role::EngineCore {
+        if look::imported_version(runtime).is_none() {
             return Ok(role);
         }
         // Front ends import the scheduler too. One that starts an engine process does it soon.
@@ -527,6 +534,17 @@ impl Tracked {
             ));
         }
         Ok(role)
+    }
+
+    /// A process gets its title some time after its start.
+    fn retitle(&mut self) {
+        let bare = look::bare_plan(&self.seen);
+        if bare.role != Role::Other {
+            self.plan.title = bare.title;
+            self.plan.role = bare.role;
+            self.plan.engine = bare.engine;
+            self.plan.rank = bare.rank;
+        }
     }
 
     /// Tells the stream about the process, if there is something new.
