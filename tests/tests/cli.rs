@@ -34,6 +34,15 @@ fn an_unknown_table_is_named_and_the_known_ones_are_listed() {
 }
 
 #[test]
+fn a_command_that_is_not_running_cannot_be_looked_at_and_is_not_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("ran");
+    let output = profilemate(&["trace", "--dry-run", "--", "touch", mark.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("hint:") && !mark.exists());
+}
+
+#[test]
 fn a_pid_that_is_not_there_is_named() {
     let output = profilemate(&["trace", "--pid", "999999999"]);
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));

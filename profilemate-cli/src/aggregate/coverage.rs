@@ -106,6 +106,14 @@ const FEEDS: &[Feed] = &[
     },
 ];
 
+/// Why this version does not fill a table; `None` if it does.
+pub fn unfed(table: &str) -> Option<&'static str> {
+    UNFED
+        .iter()
+        .find(|unfed| unfed.0 == table)
+        .map(|unfed| unfed.1)
+}
+
 /// Where a table's rows come from, in plain words; empty if nothing fills it.
 pub fn source(table: &str) -> &'static str {
     match table {
@@ -122,7 +130,7 @@ impl Aggregator {
     /// Coverage of `table` (file name without `.csv`), which has `rows` rows. `lost`: records that did not arrive.
     pub fn coverage(&self, table: &str, rows: u64, lost: u64) -> Coverage {
         let facts = &self.facts;
-        if let Some(&(_, reason)) = UNFED.iter().find(|unfed| unfed.0 == table) {
+        if let Some(reason) = unfed(table) {
             let reason = facts.not_covered.get(table).map_or(reason, String::as_str);
             return Coverage::new(Status::NotObservable, reason);
         }

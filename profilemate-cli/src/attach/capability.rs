@@ -21,6 +21,8 @@ pub struct Capabilities {
     pub bpf: bool,
     /// Whether probes may be attached: `CAP_PERFMON`, or `CAP_SYS_ADMIN`.
     pub perfmon: bool,
+    /// Whether it is `CAP_SYS_ADMIN`, which some kernels (6.18 is one) want for a uprobe.
+    pub admin: bool,
     /// Type number of the kernel's uprobe events, if it has them.
     pub uprobe_pmu: Option<u32>,
     /// Lockdown mode: `none`, `integrity` or `confidentiality`; `None` if the kernel has no lockdown.
@@ -39,6 +41,7 @@ impl Capabilities {
             release,
             bpf: has(CAP_BPF) || has(CAP_SYS_ADMIN),
             perfmon: has(CAP_PERFMON) || has(CAP_SYS_ADMIN),
+            admin: has(CAP_SYS_ADMIN),
             uprobe_pmu: read("/sys/bus/event_source/devices/uprobe/type")
                 .trim()
                 .parse()
@@ -111,6 +114,7 @@ mod tests {
             version: Some((6, 18)),
             bpf: true,
             perfmon: true,
+            admin: true,
             uprobe_pmu: Some(9),
             lockdown: None,
         }

@@ -101,8 +101,14 @@ impl Error {
     /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Load { .. } | Self::Refused { .. } | Self::Attach { .. } | Self::OldKernel => {
+            Self::Load { .. } | Self::Refused { .. } | Self::OldKernel => {
                 Capabilities::probe().missing().into_iter().next()
+            }
+            Self::Attach { .. } => {
+                let found = Capabilities::probe();
+                let admin = "run with `sudo`; this kernel may want CAP_SYS_ADMIN for a uprobe";
+                let missing = found.missing().into_iter().next();
+                missing.or_else(|| (!found.admin).then(|| admin.to_owned()))
             }
             Self::TooManyPrograms { .. } => Some("trace fewer methods with `--without`".into()),
             Self::Object { .. } => Some("unset PROFILEMATE_OBJECT".into()),

@@ -11,6 +11,7 @@ use super::writer::CaptureWriter;
 use crate::aggregate::{Aggregator, Rows};
 use crate::event::Note;
 use crate::sink::csv::CsvFolder;
+use crate::sink::lines::Lines;
 use crate::sink::metadata::{Counts, Overhead};
 use crate::sink::status::{Gauge, Status};
 use crate::sink::summary::Summary;
@@ -66,6 +67,7 @@ pub struct Pipeline {
     aggregator: Aggregator,
     rows: Rows,
     csv: CsvFolder,
+    lines: Option<Lines>,
     summary: Summary,
     gauge: Gauge,
     lost_userspace: u64,
@@ -103,6 +105,7 @@ impl Pipeline {
             aggregator: Aggregator::default(),
             rows: Rows::default(),
             csv,
+            lines: None,
             summary: Summary::default(),
             gauge: Gauge::default(),
             lost_userspace: 0,
@@ -176,6 +179,11 @@ impl Pipeline {
             .status(self.aggregator.session().started_ns, now_ns, events, lost)
     }
 
+    /// From now on, calls of the user's own methods are also given to `lines`.
+    pub fn set_lines(&mut self, lines: Lines) {
+        self.lines = Some(lines);
+    }
+
     /// Records that user space had to drop so far.
     pub fn set_lost(&mut self, records: u64) {
         self.lost_userspace = records;
@@ -228,6 +236,9 @@ impl Pipeline {
         for row in self.rows.0.drain(..) {
             self.gauge.row(&row);
             self.summary.row(&row);
+            if let Some(lines) = &mut self.lines {
+                lines.row(&row);
+            }
             self.csv.row(&row)?;
         }
         Ok(())

@@ -105,6 +105,13 @@ impl Events {
     }
 }
 
+impl Method {
+    /// Whether the user gave it, and not the catalogue.
+    pub fn is_users(&self) -> bool {
+        self.id.starts_with("user.")
+    }
+}
+
 impl Catalog {
     /// The built-in catalogue of vLLM.
     ///

@@ -20,7 +20,7 @@ pub struct Cli {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Print the version; with -v also the embedded eBPF object's hash and toolchain.
-    #[arg(long)]
+    #[arg(short = 'V', long)]
     pub version: bool,
     /// What to do.
     #[command(subcommand)]
@@ -30,37 +30,40 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Trace a running server (--pid), a command (-- CMD), or the one vLLM server of this host.
+    /// Trace a running server (--pid), a server that it starts (-- CMD), or the one vLLM server of this host.
     Trace(Trace),
-    /// Trace the built-in demo target: no vLLM and no GPU needed.
+    /// Trace the built-in demo target for 8 seconds: no vLLM and no GPU needed.
     Demo(Demo),
     /// Put back what a killed tracer left redirected in a process and its children.
     Detach(Detach),
-    /// Make the tables again from a session's `events.pmrec`.
+    /// Make a session's tables again from its `events.pmrec`.
     Replay(Replay),
 }
 
 /// Options of `trace`.
 #[derive(Debug, Default, Args)]
 pub struct Trace {
-    /// Root process of a target; its whole tree is traced. Repeatable.
+    /// Process id of the server; its children are traced too. Repeatable.
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
-    /// How the target may be touched.
+    /// Whether anything may be written into the target.
     #[arg(long, value_enum, default_value_t = Touch::Probes)]
     pub touch: Touch,
+    /// What every session can be told.
     #[command(flatten)]
     pub common: Common,
-    /// Print the plan and change nothing.
+    /// Print what would be done, method by method, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Trace a Python method of your own: `package.module:Class.method`. Repeatable; rows go to methods.csv.
+    /// Trace a Python method of your own, in any Python process: `package.module:Class.method`. Repeatable; rows go to
+    /// methods.csv.
     #[arg(long, value_name = "MODULE:QUALNAME")]
     pub method: Vec<String>,
-    /// Read a value at each call of the --method: `NAME=PATH`, such as `queue=self.queue:len`. Repeatable.
+    /// Read a value at each call of every --method: `NAME=PATH`, such as `queue=self.queue:len` or `result=ret`
+    /// (docs/field-paths.md). Repeatable.
     #[arg(long, value_name = "NAME=PATH")]
     pub field: Vec<String>,
-    /// Take the target's vLLM for this version, where its own is unknown to the catalogue.
+    /// Take the target's vLLM for this version if its own is not in the catalogue, as with a nightly build.
     #[arg(long, value_name = "VERSION")]
     pub assume_vllm: Option<String>,
     /// Start this command and trace it from its first import on.
@@ -71,7 +74,7 @@ pub struct Trace {
 /// Options of every session.
 #[derive(Debug, Default, Args)]
 pub struct Common {
-    /// Stop after this time: `30s`, `5m`, `1h`, `500ms`.
+    /// Stop after this time, such as `30s`, `5m` or `500ms`; else at Ctrl-C or when the target ends.
     #[arg(short, long, value_parser = duration)]
     pub duration: Option<Duration>,
     /// Folder in which the session's folder is made.
@@ -83,19 +86,19 @@ pub struct Common {
         value_name = "DIR"
     )]
     pub output: PathBuf,
-    /// Fill only these tables. Repeatable.
+    /// Bind only the methods that this table needs, such as `batch_utilization`. Repeatable.
     #[arg(long, value_name = "TABLE", conflicts_with = "without", value_parser = table)]
     pub only: Vec<String>,
-    /// Leave these tables out. Repeatable.
+    /// Leave this table out, and the methods that only it needs. Repeatable.
     #[arg(long, value_name = "TABLE", value_parser = table)]
     pub without: Vec<String>,
-    /// Print every call of a --method as a JSON line on stdout, and the plan and summary as JSON.
+    /// On stdout, print each call of a --method as a JSON line, and at the end (or with --dry-run) JSON instead of text.
     #[arg(long)]
     pub json: bool,
-    /// Exit with 3 if records were lost or a process of the target could not be attached.
+    /// Exit with code 3 if records were lost or a process of the target could not be attached.
     #[arg(long)]
     pub strict: bool,
-    /// Size of the kernel ring buffer: `16M`. A power of two times 4096 bytes.
+    /// Size of the kernel ring buffer, a power of two from 4K to 1024M. Larger if records are lost.
     #[arg(long, default_value = "16M", value_parser = ring_size, hide_short_help = true)]
     pub ring_size: u32,
 }
@@ -103,9 +106,10 @@ pub struct Common {
 /// Options of `demo`.
 #[derive(Debug, Default, Args)]
 pub struct Demo {
+    /// What every session can be told.
     #[command(flatten)]
     pub common: Common,
-    /// Python to run the demo target with (3.10 or newer).
+    /// Python to run the demo target with, from 3.10 to 3.13 [default: the first good one on PATH or in ~/.pyenv]
     #[arg(long, env = "PROFILEMATE_PYTHON", value_name = "PYTHON")]
     pub python: Option<PathBuf>,
 }
@@ -113,7 +117,7 @@ pub struct Demo {
 /// Options of `detach`.
 #[derive(Debug, Args)]
 pub struct Detach {
-    /// Root process; its whole tree is looked at. Repeatable.
+    /// Process id of the server; its children are looked at too. Repeatable.
     #[arg(short, long, required = true, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
 }
@@ -123,7 +127,7 @@ pub struct Detach {
 pub struct Replay {
     /// `events.pmrec`, or a session folder that holds one.
     pub recording: PathBuf,
-    /// Folder in which the new session folder is made.
+    /// Folder in which the new folder is made.
     #[arg(
         short,
         long,
@@ -134,16 +138,15 @@ pub struct Replay {
     pub output: PathBuf,
 }
 
-/// How the target may be touched.
+/// Whether anything may be written into the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Touch {
-    /// Nothing is written into the target.
+    /// Nothing is written into the target. This version then records no calls.
     None,
-    /// Method probes: a marker page and redirected pointers, put back at the end.
+    /// A marker page is mapped and methods are redirected through it until the end. A command started with `--` that
+    /// runs on CPython 3.11 loads the Python helper.
     #[default]
     Probes,
-    /// As probes; and where a started command needs it, the Python helper is loaded with it.
-    Helper,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -46,6 +46,13 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
                 anyhow::anyhow!("give --pid or a command, not both"),
             ));
         }
+        if trace.dry_run {
+            return Err(Failure::new(
+                Exit::Usage,
+                anyhow::anyhow!("a command that has not been started cannot be looked at"),
+            )
+            .hint("start it, and give its process id: `trace --dry-run --pid PID`"));
+        }
         return started(options, &trace.run);
     }
     options.roots = if trace.pid.is_empty() {
@@ -78,7 +85,7 @@ fn started(mut options: Options, words: &[String]) -> Result<Exit, Failure> {
     // Kept until the session is over: the command's processes read it when they start.
     let _helper = match options.touch {
         Touch::None => None,
-        Touch::Probes | Touch::Helper => Some(
+        Touch::Probes => Some(
             crate::helper::prepare(&mut command, &options.methods).map_err(|error| {
                 Failure::new(Exit::Output, error).hint("is the temporary folder writable?")
             })?,
@@ -126,7 +133,7 @@ pub(super) fn demo(demo: &Demo, quiet: bool) -> Result<Exit, Failure> {
     })
     .map_err(|error| {
         Failure::new(Exit::NoTarget, error)
-            .hint("any Python of 3.10, 3.12 or 3.13 will do; `--python PATH` names one")
+            .hint("any Python from 3.10 to 3.13 will do; `--python PATH` names one")
     })?;
     if !quiet {
         print::note(&format!(
@@ -162,7 +169,21 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
     }
 }
 
-/// Tells how a session ended: a summary on stderr, the folder on stdout.
+/// How a session ended, as JSON.
+fn summary(done: &Finished) -> serde_json::Value {
+    let rows: std::collections::BTreeMap<_, _> = done.outcome.rows.iter().copied().collect();
+    let troubles: Vec<_> = done
+        .troubles
+        .iter()
+        .map(|(pid, trouble)| serde_json::json!({ "pid": pid, "reason": trouble.reason }))
+        .collect();
+    serde_json::json!({
+        "session": done.folder, "end_reason": done.reason, "attached": done.attached, "rows": rows,
+        "events": done.outcome.received, "lost": done.outcome.lost, "not_traced": troubles,
+    })
+}
+
+/// Tells how a session ended: a summary on stderr, the folder (or JSON) on stdout.
 fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
     for (pid, trouble) in &done.troubles {
         print::note(&format!("process {pid} was not traced: {}", trouble.reason));
@@ -183,7 +204,11 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
             done.outcome.received, done.outcome.lost
         ));
     }
-    print::data(&done.folder.display().to_string());
+    print::data(&if options.json {
+        summary(&done).to_string()
+    } else {
+        done.folder.display().to_string()
+    });
     if let Some(trouble) = done.nothing {
         return Err(trouble.into());
     }

@@ -16,6 +16,8 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use thiserror::Error;
 
+use crate::helper::{self, Helper};
+
 pub mod bundle;
 pub mod interpreter;
 
@@ -37,6 +39,9 @@ pub enum Error {
     /// No usable interpreter.
     #[error(transparent)]
     Interpreter(#[from] interpreter::Error),
+    /// The helper could not be laid out.
+    #[error(transparent)]
+    Helper(#[from] helper::Error),
     /// The interpreter could not be run.
     #[error("could not start `{}`", path.display())]
     Start {
@@ -140,8 +145,9 @@ pub struct DemoTarget {
     pub workers: Vec<u32>,
     /// What it runs on.
     pub interpreter: Interpreter,
-    // Before the folder, so that the server has ended when its files go.
+    // Before the folders, so that the server has ended when its files go.
     server: Server,
+    _helper: Option<Helper>,
     folder: TempDir,
 }
 
@@ -154,7 +160,7 @@ impl DemoTarget {
         };
         let folder = bundle::private_folder().map_err(Error::Unpack)?;
         bundle::unpack(bundle::DEMO, folder.path()).map_err(Error::Unpack)?;
-        let mut server = Server::spawn(options, &interpreter, folder.path())?;
+        let (mut server, helper) = Server::spawn(options, &interpreter, folder.path())?;
         let ready = server.wait_until_ready(folder.path(), options.startup)?;
         Ok(Self {
             pid: server.child.id(),
@@ -162,6 +168,7 @@ impl DemoTarget {
             workers: ready.workers,
             interpreter,
             server,
+            _helper: helper,
             folder,
         })
     }
@@ -194,7 +201,12 @@ struct Server {
 }
 
 impl Server {
-    fn spawn(options: &Options, interpreter: &Interpreter, folder: &Path) -> Result<Self, Error> {
+    /// Starts it; where methods cannot be probed from outside, with the helper.
+    fn spawn(
+        options: &Options,
+        interpreter: &Interpreter,
+        folder: &Path,
+    ) -> Result<(Self, Option<Helper>), Error> {
         let complaints = fs::File::create(folder.join("stderr")).map_err(Error::Unpack)?;
         let mut command = Command::new(&interpreter.path);
         command
@@ -215,11 +227,15 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(complaints)
             .process_group(0);
+        let helper = match interpreter.technique() {
+            Technique::Helper => Some(helper::prepare(&mut command, &[])?),
+            Technique::MethodProbes | Technique::Unknown => None,
+        };
         let child = command.spawn().map_err(|source| Error::Start {
             path: interpreter.path.clone(),
             source,
         })?;
-        Ok(Self { child })
+        Ok((Self { child }, helper))
     }
 
     fn wait_until_ready(&mut self, folder: &Path, timeout: Duration) -> Result<Ready, Error> {

@@ -2,6 +2,7 @@
 //!
 //! It is needed where method probes cannot work from outside (CPython 3.11), and does nothing in other interpreters.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,14 @@ pub enum Error {
 /// The helper's files, removed when dropped.
 #[derive(Debug)]
 pub struct Helper {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+}
+
+impl Helper {
+    /// Where the files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 /// Lays the helper out and sets the command's environment so that its interpreters load it.
@@ -53,14 +61,27 @@ pub fn prepare(command: &mut Command, methods: &[Method]) -> Result<Helper, Erro
     fs::write(path.join("page.bin"), touch::page_code()?).map_err(failed(&path))?;
     fs::write(&plan, plan_json(methods).to_string()).map_err(failed(&plan))?;
     let mut python_path = path.into_os_string();
-    if let Some(before) = std::env::var_os("PYTHONPATH").filter(|before| !before.is_empty()) {
+    if let Some(before) = python_path_of(command).filter(|before| !before.is_empty()) {
         python_path.push(":");
         python_path.push(before);
     }
     command
         .env("PYTHONPATH", python_path)
         .env("PROFILEMATE_PAGE", plan);
-    Ok(Helper { _folder: folder })
+    if !methods.is_empty() && std::env::var_os("VLLM_ENABLE_PROFILING").is_none() {
+        // The user's own methods are wanted in whatever program it is, not only where vLLM is imported.
+        command.env("VLLM_ENABLE_PROFILING", "1");
+    }
+    Ok(Helper { folder })
+}
+
+/// The `PYTHONPATH` that the command has: its own, else ours.
+fn python_path_of(command: &Command) -> Option<OsString> {
+    let own = command.get_envs().find(|(name, _)| *name == "PYTHONPATH");
+    match own {
+        Some((_, value)) => value.map(OsStr::to_owned),
+        None => std::env::var_os("PYTHONPATH"),
+    }
 }
 
 /// What the helper reads: the page's shape and the methods to bind.
@@ -96,8 +117,9 @@ mod tests {
     #[test]
     fn the_command_gets_the_helper_and_keeps_its_own_path() {
         let mut command = Command::new("true");
+        command.env("PYTHONPATH", "/own");
         let helper = prepare(&mut command, &[]).unwrap();
-        let folder = helper._folder.path().to_owned();
+        let folder = helper.folder().to_owned();
         assert!(folder.join("sitecustomize.py").exists());
         let plan: serde_json::Value =
             serde_json::from_slice(&fs::read(folder.join("plan.json")).unwrap()).unwrap();

@@ -110,6 +110,11 @@ const READ_NS: u32 = 60;
 const COUNT_NS: u32 = 20;
 
 impl MethodPlan {
+    /// Whether the user gave it, and not the catalogue.
+    pub fn is_users(&self) -> bool {
+        self.id.starts_with("user.")
+    }
+
     /// What one call is expected to cost the target, in nanoseconds, on the machine of docs/overhead.md.
     pub fn cost_ns(&self) -> u32 {
         let mode = self.events.mode();
@@ -141,6 +146,23 @@ impl ProcessPlan {
             methods,
             ..found
         };
+    }
+
+    /// Why not one of its methods can be bound now.
+    pub fn why_none(&self) -> String {
+        let reasons: std::collections::BTreeSet<&str> = self
+            .methods
+            .iter()
+            .filter_map(|method| match &method.state {
+                MethodState::Unbound(reason) => Some(reason.as_str()),
+                MethodState::Ready | MethodState::NotImported => None,
+            })
+            .take(5)
+            .collect();
+        if reasons.is_empty() {
+            return "none of the methods' modules is imported".to_owned();
+        }
+        reasons.into_iter().collect::<Vec<_>>().join("; ")
     }
 
     /// Marks methods that were found and yet refused: (id, reason).

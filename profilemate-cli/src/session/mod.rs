@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::Outcome;
+use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
 use crate::event::Note;
 use crate::plan::Plan;
@@ -81,13 +82,16 @@ pub fn run(options: &Options, started: bool) -> Result<Finished, Failure> {
 
 async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
     let mut signals = Signals::new()?;
+    if options.touch == Touch::None {
+        log::warn!("nothing is written into the target, and this version then records no calls");
+    }
     let start::Started {
         mut tracker,
         pump,
         folder,
     } = start::start(options)?;
     tracker.poll()?;
-    if !started && !tracker.hopeful() {
+    if !started && options.touch != Touch::None && !tracker.hopeful() {
         let trouble = tracker
             .troubles()
             .into_iter()

@@ -11,6 +11,7 @@ use crate::capture::Pipeline;
 use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
 use crate::event::{self, Note};
+use crate::sink::lines::Lines;
 use crate::sys::clock;
 use crate::{sink, touch};
 
@@ -28,15 +29,18 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     // The kernel first: without it no folder is made.
     let mut kernel = match options.touch {
         Touch::None => None,
-        Touch::Probes | Touch::Helper => Some(load(options)?),
+        Touch::Probes => Some(load(options)?),
     };
     let ring = match &mut kernel {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
     };
     let (name, folder) = folder(&options.output, "session")?;
-    let pipeline =
+    let mut pipeline =
         Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
+    if options.json {
+        pipeline.set_lines(Lines::new(Box::new(std::io::stdout())));
+    }
     let pump = Pump::start(pipeline, ring).map_err(|error| {
         Failure::new(
             Exit::Failed,

@@ -111,11 +111,15 @@ impl From<touch::Error> for Trouble {
                 "end the other tracer first; two would undo each other's redirections"
             }
             touch::Error::Traced { .. } => "end the debugger or tracer that holds it",
-            touch::Error::PtraceScope
-            | touch::Error::Seccomp { .. }
-            | touch::Error::Forbidden { .. } => {
-                "use `--touch none` (nothing is written into the target), or start the server with \
-                 `profilemate trace -- CMD`"
+            touch::Error::PtraceScope => {
+                "it can only be lowered by a reboot; until then nothing can be traced on this host"
+            }
+            touch::Error::Seccomp { .. } => {
+                "nothing was tried; start the server under a filter that allows `memfd_create` and executable mappings, \
+                 as the usual container filters do"
+            }
+            touch::Error::Forbidden { .. } => {
+                "run as root or with CAP_SYS_PTRACE; a security module (AppArmor, SELinux) may forbid it too"
             }
             touch::Error::OtherVersion { .. } | touch::Error::OtherBuild { .. } => {
                 "run `profilemate detach --pid PID` of that build first"

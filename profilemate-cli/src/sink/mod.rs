@@ -1,6 +1,7 @@
 //! Where rows go: the session folder's tables, its metadata and summary, and the live status.
 
 pub mod csv;
+pub mod lines;
 pub mod metadata;
 pub mod status;
 pub mod summary;

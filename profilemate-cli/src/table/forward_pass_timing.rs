@@ -20,15 +20,15 @@ table! {
         throughput_tokens_per_sec: Option<Real> [Rate],
         /// The engine's step, joined by order and token count; empty if it cannot be joined.
         step: Option<u64> [Identity],
-        /// CUDA graph mode.
+        /// CUDA graph mode. Not filled by this version.
         graph_mode: Option<&'static str> [Text],
-        /// Graph launches in the pass.
+        /// Graph launches in the pass. Not filled by this version.
         graph_launches: Option<u64> [Count],
-        /// Time in which the host waited for the GPU.
+        /// Time in which the host waited for the GPU. Not filled by this version.
         sync_wait_ms: Option<Millis> [Milliseconds],
-        /// Time on the GPU.
+        /// Time on the GPU. Not filled by this version.
         gpu_time_ms: Option<Millis> [Milliseconds],
-        /// Where `gpu_time_ms` comes from.
+        /// Where `gpu_time_ms` comes from. Not filled by this version.
         gpu_time_source: Option<&'static str> [Text],
         /// Process.
         pid: u32 [Identity],

@@ -1,0 +1,59 @@
+//! `cargo xtask docs`: the pages of `docs/` that are made from the declarations in the code.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// The generated pages; `profilemate-cli/examples/reference.rs` prints each.
+const PAGES: [&str; 2] = ["tables", "catalog"];
+
+/// What to do with pages that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Write them anew.
+    Write,
+    /// Fail.
+    Check,
+}
+
+pub(crate) fn docs(mode: Mode) -> Result<()> {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
+    let mut stale = Vec::new();
+    for page in PAGES {
+        let path = folder.join(page).with_extension("md");
+        let text = generate(page)?;
+        if std::fs::read(&path).is_ok_and(|old| old == text) {
+            continue;
+        }
+        if mode == Mode::Check {
+            stale.push(format!("docs/{page}.md"));
+            continue;
+        }
+        std::fs::write(&path, text)
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+        eprintln!("wrote docs/{page}.md");
+    }
+    if !stale.is_empty() {
+        bail!(
+            "{} differ from the code: run `cargo xtask docs` and commit what it writes",
+            stale.join(" and ")
+        );
+    }
+    Ok(())
+}
+
+fn generate(page: &str) -> Result<Vec<u8>> {
+    let mut command = shell::cargo();
+    command.args(["run", "--quiet", "--locked", "--package", "profilemate-cli"]);
+    command.args(["--example", "reference", "--", page]);
+    let output = command.output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!(
+            "`--example reference -- {page}` failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(output.stdout)
+}
