@@ -1,3 +1,5 @@
+//! The demo target, started on the Pythons of this machine.
+
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt as _};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The tables against the surface that people have notebooks over.
+
 use super::*;
 
 /// The compatibility surface: file, leading columns, appended columns.
