@@ -182,3 +182,26 @@ pub fn assert_marks_exact(session: &Session) -> u64 {
     assert_eq!(ledger["page_marks"], ledger["fired"], "{ledger}");
     assert_ledger_exact(session)
 }
+
+/// The longest time, in microseconds, that a thread of the target stood still, of a tracer's log (`-vv`).
+pub fn longest_stop_us(log: &str) -> u64 {
+    log.lines()
+        .filter_map(|line| {
+            line.split_once("stood for ")?
+                .1
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// A number from the environment: how long a test goes on where it is asked to.
+pub fn count_from(variable: &str, default: u32) -> u32 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use profilemate_tests::demo::{self, Demo};
 use profilemate_tests::{
-    Guard, Session, assert_ledger_exact, assert_marks_exact, binary, root, wait_for,
+    Guard, Session, assert_ledger_exact, assert_marks_exact, binary, count_from, root, wait_for,
 };
 use serde_json::Value;
 
@@ -263,10 +263,7 @@ fn a_second_tracer_is_refused_and_the_first_one_goes_on() {
 
 /// How often the tracer is killed here; `PROFILEMATE_KILLS=100` for the long run.
 fn kills() -> u64 {
-    std::env::var("PROFILEMATE_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(8)
+    u64::from(count_from("PROFILEMATE_KILLS", 8))
 }
 
 #[test]
@@ -309,10 +306,7 @@ fn a_tracer_killed_at_any_moment_does_no_harm_and_the_next_one_attaches() {
 
 /// How many cycles the attach-and-detach test makes; `PROFILEMATE_CYCLES=1000` for the long run.
 fn cycles() -> u32 {
-    std::env::var("PROFILEMATE_CYCLES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(20)
+    count_from("PROFILEMATE_CYCLES", 20)
 }
 
 #[test]

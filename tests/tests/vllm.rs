@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use profilemate_tests::vllm::{self, Run};
-use profilemate_tests::{Guard, Row, Session, assert_ledger_exact, binary, root};
+use profilemate_tests::{Guard, Row, Session, assert_ledger_exact, binary, count_from, root};
 
 /// Runs the driver from its start under the tracer; both end by themselves.
 fn traced(version: &str, arguments: &[&str]) -> Option<(Run, Session)> {
@@ -417,4 +417,60 @@ fn output_tokens_are_the_same_with_and_without_tracing() {
         traced.result["output_sha256"],
         untraced.result["output_sha256"]
     );
+}
+
+/// How many cycles are made on the real server; `PROFILEMATE_SERVER_CYCLES=200` for the long run.
+fn cycles() -> u32 {
+    count_from("PROFILEMATE_SERVER_CYCLES", 5)
+}
+
+#[test]
+fn attaching_and_detaching_under_load_harms_nothing() {
+    if !root() {
+        return;
+    }
+    let Some(python) = vllm::python("0.32.0") else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ready = folder.path().join("ready");
+    let rounds = (3 + cycles()).to_string();
+    let arguments = [
+        "--requests",
+        "32",
+        "--max-tokens",
+        "300",
+        "--rounds",
+        &rounds,
+        "--ready-file",
+        ready.to_str().unwrap(),
+    ];
+    let driver = vllm::start(&python, folder.path(), &arguments);
+    profilemate_tests::wait_for("the engine", Duration::from_secs(200), || ready.exists());
+    let (mut made, mut longest) = (0, 0);
+    while made < cycles() {
+        let output = folder.path().join(format!("cycle{made}"));
+        let traced = Command::new(binary())
+            .args([
+                "-vv",
+                "trace",
+                "--pid",
+                &driver.pid().to_string(),
+                "--duration",
+                "300ms",
+                "--output",
+            ])
+            .arg(&output)
+            .output()
+            .expect("profilemate runs");
+        let log = String::from_utf8_lossy(&traced.stderr).into_owned();
+        assert_eq!(traced.status.code(), Some(0), "cycle {made}: {log}");
+        assert!(log.contains("pointers put back"), "cycle {made}: {log}");
+        longest = longest.max(profilemate_tests::longest_stop_us(&log));
+        std::fs::remove_dir_all(&output).expect("a session folder");
+        made += 1;
+    }
+    println!("{made} cycles, longest stop of a thread {longest} us");
+    let run = driver.finish();
+    assert_eq!(run.result["ok"], true, "{}", run.result);
 }
