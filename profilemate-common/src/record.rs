@@ -126,4 +126,4 @@ pub const fn record_len(class: u8, blob_len: u32) -> Option<usize> {
 }
 
 const _: () = assert!(size_of::<MethodCalled>() == 64);
-const _: () = assert!(size_of::<Fields>() % 8 == 0);
+const _: () = assert!(size_of::<Fields>().is_multiple_of(8));

@@ -205,10 +205,10 @@ fn the_generated_tokens_are_the_same_with_and_without_a_tracer() {
     let target = demo::start(&python, &with, 20, &options);
     let output = folder.path().join("sessions");
     let mut tracer = tracer(target.pid(), &output, &[]);
-    let truth = target.finish(Duration::from_secs(60));
+    let truth = target.finish(Duration::from_mins(1));
     assert_eq!(tracer.wait(Duration::from_secs(10)), 0);
     assert!(assert_steps_are_a_run_of(&Session::only(&output), &truth) > 100);
-    demo::start(&python, &without, 20, &options).finish(Duration::from_secs(60));
+    demo::start(&python, &without, 20, &options).finish(Duration::from_mins(1));
     assert_eq!(Demo::tokens(&with), Demo::tokens(&without));
 }
 

@@ -1,5 +1,6 @@
 //! Development tasks: `cargo xtask --help`.
 
+mod bench;
 mod bpf;
 mod demo;
 mod docs;
@@ -7,11 +8,11 @@ mod shell;
 mod test;
 mod tidy;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// ProfileMate's development tasks.
 #[derive(Parser)]
-#[command(name = "cargo xtask", max_term_width = 100)]
 struct Args {
     #[command(subcommand)]
     task: Task,
@@ -19,36 +20,36 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// The eBPF object that is committed in `profilemate-ebpf/object`.
-    #[command(subcommand)]
-    Bpf(bpf::Task),
-    /// Build ProfileMate and trace the demo target; the options are those of `profilemate demo`.
+    /// Build ProfileMate and trace the demo target; arguments go to `profilemate demo`.
     Demo {
+        /// Arguments of `profilemate demo`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run every test that this machine can run.
+    Test,
+    /// Check the house rules that no lint knows.
+    Tidy,
     /// Write those pages of docs/ that are made from the code.
     Docs {
         /// Write nothing, and fail if a page is stale.
         #[arg(long)]
         check: bool,
     },
-    /// Run every test that this machine can run.
-    Test,
-    /// Check the house rules that no lint knows.
-    Tidy,
+    /// Measure what tracing costs, side by side in one run.
+    Bench(bench::Bench),
+    /// The eBPF object that is committed in `profilemate-ebpf/object`.
+    #[command(subcommand)]
+    Bpf(bpf::Task),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<()> {
     match Args::parse().task {
-        Task::Bpf(task) => bpf::run(&task),
         Task::Demo { arguments } => demo::demo(&arguments),
-        Task::Docs { check } => docs::docs(if check {
-            docs::Mode::Check
-        } else {
-            docs::Mode::Write
-        }),
         Task::Test => test::test(),
         Task::Tidy => tidy::tidy(),
+        Task::Docs { check } => docs::docs(if check { docs::Mode::Check } else { docs::Mode::Write }),
+        Task::Bench(options) => bench::bench(&options),
+        Task::Bpf(task) => bpf::run(&task),
     }
 }

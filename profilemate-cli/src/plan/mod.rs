@@ -142,8 +142,8 @@ impl ProcessPlan {
         let technique = std::mem::replace(&mut self.technique, Technique::MethodProbes);
         *self = Self {
             role,
-            methods,
             technique,
+            methods,
             ..found
         };
     }

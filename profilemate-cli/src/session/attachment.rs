@@ -17,7 +17,7 @@ use crate::touch::{
 use super::pump::Notes;
 
 /// One attached process.
-pub struct Attachment {
+pub(super) struct Attachment {
     page: MarkerPage,
     index: u16,
     bound: Vec<Bound>,
@@ -34,7 +34,7 @@ struct Bound {
 }
 
 /// What binding needs beside the process itself.
-pub struct Context<'c> {
+pub(super) struct Context<'c> {
     /// The loaded programs.
     pub kernel: &'c mut Kernel,
     /// The uprobes so far.
@@ -49,7 +49,7 @@ pub struct Context<'c> {
 
 impl Attachment {
     /// Maps (or finds) the page of a process and probes it. Nothing is redirected yet.
-    pub fn begin(
+    pub(super) fn begin(
         pid: u32,
         runtime: &Runtime,
         index: u16,
@@ -95,7 +95,7 @@ impl Attachment {
     }
 
     /// The attachment of a forked child: the page, its probe and all redirected pointers are its parent's, copied.
-    pub fn inherited(&self, child: u32) -> Result<Option<Self>, Trouble> {
+    pub(super) fn inherited(&self, child: u32) -> Result<Option<Self>, Trouble> {
         let Some(page) = self.page.inherited_by(child)? else {
             return Ok(None);
         };
@@ -115,17 +115,17 @@ impl Attachment {
     }
 
     /// The page.
-    pub fn page(&self) -> &MarkerPage {
+    pub(super) fn page(&self) -> &MarkerPage {
         &self.page
     }
 
     /// Index of the page.
-    pub fn index(&self) -> u16 {
+    pub(super) fn index(&self) -> u16 {
         self.index
     }
 
     /// Redirects methods into slots of the page, each with its program. Gives those that were not, and why.
-    pub fn bind(
+    pub(super) fn bind(
         &mut self,
         ready: &[Ready],
         context: &mut Context<'_>,
@@ -161,7 +161,7 @@ impl Attachment {
     }
 
     /// Switches on the slots through which the helper's C callables already pass. Nothing is redirected.
-    pub fn bind_stand_ins(
+    pub(super) fn bind_stand_ins(
         &mut self,
         ready: &[Ready],
         context: &mut Context<'_>,
@@ -283,7 +283,7 @@ impl Attachment {
     }
 
     /// Counters since the session attached.
-    pub fn counters(&self, at_ns: u64) -> Option<Counters> {
+    pub(super) fn counters(&self, at_ns: u64) -> Option<Counters> {
         let slots = self.page.slots().ok()?;
         let slots = self
             .bound
@@ -302,7 +302,7 @@ impl Attachment {
     }
 
     /// Stops events: calls pass through, and are only counted.
-    pub fn silence(&self) {
+    pub(super) fn silence(&self) {
         for bound in &self.bound {
             if let Err(error) = self.page.set_mode(bound.slot, MODE_OFF) {
                 log::debug!("process {}: {}", self.page.pid(), chain(&error));
@@ -311,7 +311,7 @@ impl Attachment {
     }
 
     /// Puts every pointer back. Tried again if no thread could be stopped in time.
-    pub fn restore(&self) -> Result<(), Trouble> {
+    pub(super) fn restore(&self) -> Result<(), Trouble> {
         let slots: Vec<u8> = self.bound.iter().map(|bound| bound.slot).collect();
         let mut last = None;
         for _ in 0..5 {
@@ -338,7 +338,7 @@ impl Attachment {
 }
 
 /// The functions that C callables of the helper call, in the process's page if it has one.
-pub fn stand_ins(pid: u32) -> Option<Vec<u64>> {
+pub(super) fn stand_ins(pid: u32) -> Option<Vec<u64>> {
     let page = MarkerPage::find(pid).ok()??;
     let slots = page.slots().ok()?;
     Some(

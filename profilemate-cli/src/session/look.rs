@@ -16,7 +16,7 @@ use crate::target::python::{
 use crate::target::role::{self, Role};
 
 /// An interpreter that was identified and whose layout was checked.
-pub struct Runtime {
+pub(super) struct Runtime {
     /// The process's memory.
     pub memory: ProcessMemory,
     /// The interpreter.
@@ -27,7 +27,7 @@ pub struct Runtime {
 
 impl Runtime {
     /// Opens the interpreter of process `pid`.
-    pub fn open(pid: u32) -> Result<Self, Trouble> {
+    pub(super) fn open(pid: u32) -> Result<Self, Trouble> {
         let memory = ProcessMemory { pid };
         let interpreter = identify(pid, &memory)?;
         let layout = validate(&interpreter, &memory)?;
@@ -41,7 +41,7 @@ impl Runtime {
 
 /// A method that can be bound.
 #[derive(Clone, Debug)]
-pub struct Ready {
+pub(super) struct Ready {
     /// Its entry in the catalogue.
     pub method: Method,
     /// The live function.
@@ -51,7 +51,7 @@ pub struct Ready {
 }
 
 /// What looking at a process found.
-pub struct Found {
+pub(super) struct Found {
     /// The plan for it.
     pub plan: ProcessPlan,
     /// Methods to bind now.
@@ -64,7 +64,7 @@ pub struct Found {
 
 /// Looks for `wanted` methods in one process. Where callables of C stand in for functions (the helper's, on CPython
 /// 3.11), `stand_ins` are the functions that they call.
-pub fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method], stand_ins: Option<&[u64]>) -> Found {
+pub(super) fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method], stand_ins: Option<&[u64]>) -> Found {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
     let interned = Interned::new(&resolver);
     let mut found = Found {
@@ -104,11 +104,11 @@ fn look_for(
         fields: Vec::new(),
         reads: 0,
     };
-    let resolved = match stand_ins {
+    let outcome = match stand_ins {
         Some(functions) => resolver.resolve_among(&method.module, &method.qualname, functions),
         None => resolver.resolve(&method.module, &method.qualname),
     };
-    let function = match resolved {
+    let function = match outcome {
         Ok(function) => function,
         // The helper binds a module's methods a moment after its import.
         Err(ResolveError::NotAFunction { .. }) if stand_ins.is_some() => return (plan, None),
@@ -163,8 +163,15 @@ fn look_for(
     )
 }
 
+/// What a process runs, which is told of it also if nothing in it is traced.
+pub(super) fn introduce(runtime: &Runtime, plan: &mut ProcessPlan) {
+    plan.python = Some(runtime.layout.version.to_string());
+    plan.interpreter = Some(runtime.interpreter.path.clone());
+    plan.vllm = imported_version(runtime);
+}
+
 /// Warns of the user's own fields that are not read: nobody looks for them in a plan.
-pub fn warn_of_fields(pid: u32, ready: &[Ready]) {
+pub(super) fn warn_of_fields(pid: u32, ready: &[Ready]) {
     for ready in ready.iter().filter(|ready| ready.method.is_users()) {
         for (name, path, compiled) in &ready.fields {
             if let Err(error) = compiled {
@@ -176,7 +183,7 @@ pub fn warn_of_fields(pid: u32, ready: &[Ready]) {
 }
 
 /// What a process is and which methods are wanted in it, before its functions are looked for.
-pub enum Wish {
+pub(super) enum Wish {
     /// These methods.
     Methods(Vec<Method>),
     /// Nothing now, but look again: something may change.
@@ -186,7 +193,7 @@ pub enum Wish {
 }
 
 /// Decides which methods are wanted in a process.
-pub fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Option<&str>) -> Wish {
+pub(super) fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Option<&str>) -> Wish {
     let mut methods = Vec::new();
     match (role, vllm) {
         (Role::ApiServer, _) => {}
@@ -224,7 +231,7 @@ fn version(catalog: &Catalog, options: &Options, text: &str) -> Result<Version, 
 }
 
 /// A plan that does nothing yet.
-pub fn bare_plan(seen: &Seen) -> ProcessPlan {
+pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
     let title = role::title(seen);
     ProcessPlan {
         pid: seen.pid,
@@ -245,7 +252,7 @@ pub fn bare_plan(seen: &Seen) -> ProcessPlan {
 }
 
 /// The technique for a process whose methods are known.
-pub fn technique(runtime: &Runtime, options: &Options, has_page: bool) -> Technique {
+pub(super) fn technique(runtime: &Runtime, options: &Options, has_page: bool) -> Technique {
     if options.touch == Touch::None {
         return Technique::None("--touch none: nothing is written into the target".to_owned());
     }
@@ -263,12 +270,12 @@ pub fn technique(runtime: &Runtime, options: &Options, has_page: bool) -> Techni
 }
 
 /// vLLM's version in the process, if it is imported.
-pub fn imported_version(runtime: &Runtime) -> Option<String> {
+pub(super) fn imported_version(runtime: &Runtime) -> Option<String> {
     Resolver::new(&runtime.memory, &runtime.layout).package_version("vllm")
 }
 
 /// Role told by the modules that a process has imported, where it has no title.
-pub fn role_by_modules(runtime: &Runtime) -> Role {
+pub(super) fn role_by_modules(runtime: &Runtime) -> Role {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
     let imported =
         resolver.imported(&["vllm.v1.core.sched.scheduler", "vllm.v1.worker.gpu_worker"]);
@@ -283,7 +290,7 @@ pub fn role_by_modules(runtime: &Runtime) -> Role {
 }
 
 /// Whether the module of one of the methods is imported.
-pub fn any_imported(runtime: &Runtime, methods: &[Method]) -> bool {
+pub(super) fn any_imported(runtime: &Runtime, methods: &[Method]) -> bool {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
     let modules: Vec<&str> = methods.iter().map(|method| method.module.as_str()).collect();
     !resolver.imported(&modules).is_empty()

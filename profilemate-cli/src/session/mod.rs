@@ -6,6 +6,7 @@ pub mod options;
 mod pump;
 mod start;
 mod status;
+mod tracked;
 mod tracker;
 mod trouble;
 

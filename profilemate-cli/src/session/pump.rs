@@ -22,23 +22,23 @@ enum Message {
 
 /// Where the tracker puts its notes.
 #[derive(Clone)]
-pub struct Notes(Sender<Message>);
+pub(super) struct Notes(Sender<Message>);
 
 impl Notes {
     /// For a tracker that only looks: notes go nowhere.
-    pub fn nowhere() -> Self {
+    pub(super) fn nowhere() -> Self {
         Self(channel().0)
     }
 
     /// Puts a note into the stream, before every record that arrives from now on.
-    pub fn send(&self, note: Note) {
+    pub(super) fn send(&self, note: Note) {
         // The pump only goes away with an error of its own, which `Pump::finish` reports.
         let _gone = self.0.send(Message::Note(Box::new(note)));
     }
 }
 
 /// The running pump.
-pub struct Pump {
+pub(super) struct Pump {
     notes: Notes,
     status: Arc<Mutex<Status>>,
     thread: JoinHandle<Result<Outcome, sink::Error>>,
@@ -46,7 +46,7 @@ pub struct Pump {
 
 impl Pump {
     /// Starts the thread.
-    pub fn start(mut pipeline: Pipeline, ring: Option<attach::Reader>) -> std::io::Result<Self> {
+    pub(super) fn start(mut pipeline: Pipeline, ring: Option<attach::Reader>) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let status = Arc::new(Mutex::new(pipeline.status(clock::monotonic_ns())));
         let shared = Arc::clone(&status);
@@ -61,22 +61,22 @@ impl Pump {
     }
 
     /// Where notes go.
-    pub fn notes(&self) -> &Notes {
+    pub(super) fn notes(&self) -> &Notes {
         &self.notes
     }
 
     /// The latest numbers for the status line.
-    pub fn status(&self) -> Option<Status> {
+    pub(super) fn status(&self) -> Option<Status> {
         self.status.lock().ok().map(|status| *status)
     }
 
     /// Whether the thread has ended by itself, which only an error makes it do.
-    pub fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
 
     /// Drains what is left, closes all files and gives the outcome.
-    pub fn finish(self) -> Result<Outcome, sink::Error> {
+    pub(super) fn finish(self) -> Result<Outcome, sink::Error> {
         let _gone = self.notes.0.send(Message::Stop);
         match self.thread.join() {
             Ok(outcome) => outcome,

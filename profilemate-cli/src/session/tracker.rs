@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::attachment::{self, Attachment, Context};
-use super::look::{self, Runtime, Wish};
+use super::look::{self, Ready, Runtime, Wish};
+use super::tracked::{Tracked, YOUNG};
 use super::options::Options;
 use super::pump::Notes;
 use super::trouble::Trouble;
@@ -13,24 +14,18 @@ use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
-use crate::event::{self, Ledger, Note};
+use crate::event::{Ledger, Note};
 use crate::plan::{MethodState, ProcessPlan, Technique};
 use crate::sys::clock;
 use crate::target::process::{self, Seen};
 use crate::target::role::{self, Role};
 use crate::touch::MarkerPage;
 
-/// A process younger than this is looked at with every poll; an older one every second.
-const YOUNG: Duration = Duration::from_secs(120);
-/// Time between two looks at an older process.
-const SELDOM: Duration = Duration::from_secs(1);
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
-const SETTLED: Duration = Duration::from_secs(60);
 
 /// Follows the processes of a target.
-pub struct Tracker {
+pub(super) struct Tracker {
     options: Options,
     catalog: Catalog,
     kernel: Option<Kernel>,
@@ -42,26 +37,9 @@ pub struct Tracker {
     next_program: u32,
 }
 
-/// One process and where we stand with it.
-struct Tracked {
-    seen: Seen,
-    executable: String,
-    since: Instant,
-    /// Not visited yet since it appeared or another program was started in it.
-    fresh: bool,
-    next: Instant,
-    runtime: Option<Rc<Runtime>>,
-    scheduler_since: Option<Instant>,
-    attachment: Option<Attachment>,
-    missing: Vec<Method>,
-    plan: ProcessPlan,
-    trouble: Option<Trouble>,
-    noted: Option<event::Process>,
-}
-
 /// What a poll found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub(super) enum Progress {
     /// Processes are attached, or may yet be.
     Going,
     /// No process of the target is left.
@@ -70,7 +48,7 @@ pub enum Progress {
 
 impl Tracker {
     /// A tracker that attaches with `kernel`; without one it only looks (`--dry-run`, `--touch none`).
-    pub fn new(options: Options, kernel: Option<Kernel>, site: u64, notes: Notes) -> Self {
+    pub(super) fn new(options: Options, kernel: Option<Kernel>, site: u64, notes: Notes) -> Self {
         Self {
             options,
             catalog: Catalog::vllm(),
@@ -85,7 +63,7 @@ impl Tracker {
     }
 
     /// Looks at the target's processes once, and does what is due.
-    pub fn poll(&mut self) -> Result<Progress, Trouble> {
+    pub(super) fn poll(&mut self) -> Result<Progress, Trouble> {
         let now = Instant::now();
         let mut roots = self.options.roots.clone();
         roots.extend(self.processes.keys());
@@ -112,7 +90,7 @@ impl Tracker {
     }
 
     /// The plan for the processes that are there.
-    pub fn plans(&self) -> Vec<ProcessPlan> {
+    pub(super) fn plans(&self) -> Vec<ProcessPlan> {
         self.processes
             .values()
             .map(|tracked| tracked.plan.clone())
@@ -120,7 +98,7 @@ impl Tracker {
     }
 
     /// Processes that are attached.
-    pub fn attached(&self) -> usize {
+    pub(super) fn attached(&self) -> usize {
         self.processes
             .values()
             .filter(|tracked| tracked.attachment.is_some())
@@ -128,7 +106,7 @@ impl Tracker {
     }
 
     /// Why nothing was attached at any time; `None` if something was, or nothing was to be.
-    pub fn why_nothing(&self) -> Option<Trouble> {
+    pub(super) fn why_nothing(&self) -> Option<Trouble> {
         if self.next_page > 0 || self.options.touch == Touch::None {
             return None;
         }
@@ -149,7 +127,7 @@ impl Tracker {
     }
 
     /// Whether some process may yet be attached.
-    pub fn hopeful(&self) -> bool {
+    pub(super) fn hopeful(&self) -> bool {
         self.processes.values().any(|tracked| {
             tracked.attachment.is_some()
                 || tracked
@@ -160,7 +138,7 @@ impl Tracker {
     }
 
     /// Whether a young process is there, which is worth frequent polls.
-    pub fn young(&self) -> bool {
+    pub(super) fn young(&self) -> bool {
         self.processes.values().any(|tracked| {
             tracked.since.elapsed() < YOUNG
                 && (tracked.attachment.is_none() || !tracked.missing.is_empty())
@@ -168,7 +146,7 @@ impl Tracker {
     }
 
     /// The troubles of the processes that are not attached, the weightiest first.
-    pub fn troubles(&self) -> Vec<(u32, Trouble)> {
+    pub(super) fn troubles(&self) -> Vec<(u32, Trouble)> {
         let mut troubles: Vec<(u32, Trouble)> = self
             .processes
             .iter()
@@ -242,22 +220,19 @@ impl Tracker {
             tracked.trouble = self.attach(&mut tracked, engines, now).err();
             if let Some(trouble) = &mut tracked.trouble {
                 trouble.passing &= tracked.since.elapsed() < PATIENCE || tracked.runtime.is_some();
-                tracked.plan.technique = if trouble.passing {
-                    Technique::Wait(trouble.reason.clone())
-                } else {
-                    Technique::None(trouble.reason.clone())
-                };
+                if tracked.attachment.is_none() {
+                    tracked.plan.technique = if trouble.passing {
+                        Technique::Wait(trouble.reason.clone())
+                    } else {
+                        Technique::None(trouble.reason.clone())
+                    };
+                }
                 log::debug!("process {pid}: {}", trouble.reason);
             }
         }
         tracked.retitle();
         tracked.note(&self.notes);
-        tracked.next = now
-            + if tracked.since.elapsed() < YOUNG {
-                Duration::ZERO
-            } else {
-                SELDOM
-            };
+        tracked.next = tracked.next_look(now);
         self.processes.insert(pid, tracked);
     }
 
@@ -309,45 +284,22 @@ impl Tracker {
         }
     }
 
-    fn attach(
-        &mut self,
-        tracked: &mut Tracked,
-        engine_below: bool,
-        now: Instant,
-    ) -> Result<(), Trouble> {
+    /// Looks at a process, and attaches or binds what can be.
+    fn attach(&mut self, tracked: &mut Tracked, engine_below: bool, now: Instant) -> Result<(), Trouble> {
         let pid = tracked.seen.pid;
-        if tracked.runtime.is_none() {
-            tracked.runtime = Some(Rc::new(Runtime::open(pid)?));
+        let runtime = match &tracked.runtime {
+            Some(runtime) => Rc::clone(runtime),
+            None => Rc::clone(tracked.runtime.insert(Rc::new(Runtime::open(pid)?))),
+        };
+        if tracked.attachment.is_none() {
+            look::introduce(&runtime, &mut tracked.plan);
         }
-        let Some(runtime) = tracked.runtime.clone() else {
-            return Ok(());
-        };
-        let runtime = &*runtime;
-        let vllm = look::imported_version(runtime);
-        tracked.plan.python = Some(runtime.layout.version.to_string());
-        tracked.plan.interpreter = Some(runtime.interpreter.path.clone());
-        tracked.plan.vllm.clone_from(&vllm);
-        let role = tracked.role(runtime, engine_below, now)?;
+        let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
-        let wanted = if tracked.attachment.is_some() {
-            if !look::any_imported(runtime, &tracked.missing) {
-                return Ok(());
-            }
-            std::mem::take(&mut tracked.missing)
-        } else {
-            match look::wish(&self.catalog, &self.options, role, vllm.as_deref()) {
-                Wish::Methods(methods) => methods,
-                Wish::Later(reason) => return Err(Trouble::passing(Exit::NoTarget, reason)),
-                Wish::Never(trouble) => return Err(trouble),
-            }
-        };
-        let stand_ins = if runtime.layout.honours_vectorcall() {
-            None
-        } else {
-            attachment::stand_ins(pid)
-        };
-        let found = look::look(&tracked.seen, runtime, &wanted, stand_ins.as_deref());
         let first = tracked.attachment.is_none();
+        let Some(wanted) = self.wanted(tracked, &runtime, role)? else { return Ok(()) };
+        let stand_ins = if runtime.layout.honours_vectorcall() { None } else { attachment::stand_ins(pid) };
+        let found = look::look(&tracked.seen, &runtime, &wanted, stand_ins.as_deref());
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
         if tracked.since.elapsed() < YOUNG {
@@ -356,28 +308,53 @@ impl Tracker {
         if found.ready.is_empty() && first {
             return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
-        tracked.plan.technique = look::technique(runtime, &self.options, stand_ins.is_some());
-        if let Some(reason) = tracked.plan.technique.reason() {
-            let passing = matches!(tracked.plan.technique, Technique::Wait(_))
-                && tracked.since.elapsed() < PATIENCE;
-            let exit = if self.options.touch == Touch::None {
-                Exit::Done
-            } else {
-                Exit::Unsupported
-            };
-            return Err(Trouble {
-                exit,
-                reason: reason.to_owned(),
-                hint: None,
-                passing,
-            });
+        tracked.plan.technique = look::technique(&runtime, &self.options, stand_ins.is_some());
+        self.allowed(tracked)?;
+        if first {
+            self.begin(tracked)?;
         }
-        if found.ready.is_empty() {
-            return Ok(());
+        self.bind(tracked, &found.ready, stand_ins.is_some())?;
+        if first {
+            self.tell_unbound(tracked);
         }
-        let Some(kernel) = &mut self.kernel else {
-            return Ok(());
-        };
+        Ok(())
+    }
+
+    /// Methods to look for in a process; `None` if there is nothing new to look for.
+    fn wanted(&self, tracked: &mut Tracked, runtime: &Runtime, role: Role) -> Result<Option<Vec<Method>>, Trouble> {
+        if tracked.attachment.is_some() {
+            let any = look::any_imported(runtime, &tracked.missing);
+            return Ok(any.then(|| std::mem::take(&mut tracked.missing)));
+        }
+        let vllm = look::imported_version(runtime);
+        match look::wish(&self.catalog, &self.options, role, vllm.as_deref()) {
+            Wish::Methods(methods) => Ok(Some(methods)),
+            Wish::Later(reason) => Err(Trouble::passing(Exit::NoTarget, reason)),
+            Wish::Never(trouble) => Err(trouble),
+        }
+    }
+
+    /// Whether the planned technique does anything.
+    fn allowed(&self, tracked: &Tracked) -> Result<(), Trouble> {
+        let Some(reason) = tracked.plan.technique.reason() else { return Ok(()) };
+        let waits = matches!(tracked.plan.technique, Technique::Wait(_));
+        let exit = if self.options.touch == Touch::None { Exit::Done } else { Exit::Unsupported };
+        Err(Trouble {
+            exit,
+            reason: reason.to_owned(),
+            hint: None,
+            passing: waits && tracked.since.elapsed() < PATIENCE,
+        })
+    }
+
+    /// Maps (or finds) the marker page of a process and probes it.
+    fn begin(&mut self, tracked: &mut Tracked) -> Result<(), Trouble> {
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        if self.next_page >= PAGES {
+            return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
+        }
+        let held: Vec<&MarkerPage> =
+            self.processes.values().filter_map(|other| Some(other.attachment.as_ref()?.page())).collect();
         let mut context = Context {
             kernel,
             links: &mut self.links,
@@ -385,61 +362,56 @@ impl Tracker {
             next_program: &mut self.next_program,
             site: self.site,
         };
-        if first {
-            // Opened anew: an interpreter that was only starting has types now that it had not then.
-            let runtime = &Runtime::open(pid)?;
-            if self.next_page >= PAGES {
-                return Err(Trouble::lasting(
-                    Exit::Failed,
-                    format!("more than {PAGES} processes are attached"),
-                ));
-            }
-            let held: Vec<&MarkerPage> = self
-                .processes
-                .values()
-                .filter_map(|other| Some(other.attachment.as_ref()?.page()))
-                .collect();
-            tracked.attachment = Some(Attachment::begin(
-                pid,
-                runtime,
-                self.next_page,
-                &held,
-                &mut context,
-            )?);
-            self.next_page += 1;
-            tracked.note(&self.notes);
-        }
-        let Some(attachment) = &mut tracked.attachment else {
+        // Opened anew: an interpreter that was only starting has types now that it had not then.
+        let pid = tracked.seen.pid;
+        let runtime = Runtime::open(pid)?;
+        tracked.attachment = Some(Attachment::begin(pid, &runtime, self.next_page, &held, &mut context)?);
+        self.next_page += 1;
+        tracked.note(&self.notes);
+        Ok(())
+    }
+
+    /// Binds methods to slots of the page.
+    fn bind(&mut self, tracked: &mut Tracked, ready: &[Ready], stand_ins: bool) -> Result<(), Trouble> {
+        let (Some(kernel), Some(attachment)) = (&mut self.kernel, &mut tracked.attachment) else { return Ok(()) };
+        if ready.is_empty() {
             return Ok(());
+        }
+        let mut context = Context {
+            kernel,
+            links: &mut self.links,
+            notes: &self.notes,
+            next_program: &mut self.next_program,
+            site: self.site,
         };
-        let refused = if stand_ins.is_some() {
-            attachment.bind_stand_ins(&found.ready, &mut context)?
+        let refused = if stand_ins {
+            attachment.bind_stand_ins(ready, &mut context)?
         } else {
-            attachment.bind(&found.ready, &mut context)?
+            attachment.bind(ready, &mut context)?
         };
-        log::info!(
-            "process {pid}: {} methods bound",
-            found.ready.len() - refused.len()
-        );
+        log::info!("process {}: {} methods bound", tracked.seen.pid, ready.len() - refused.len());
         tracked.plan.refuse(&refused);
-        look::warn_of_fields(pid, &found.ready);
-        for method in tracked.plan.methods.iter().filter(|_| first) {
+        look::warn_of_fields(tracked.seen.pid, ready);
+        Ok(())
+    }
+
+    fn tell_unbound(&self, tracked: &Tracked) {
+        for method in &tracked.plan.methods {
             if let MethodState::Unbound(reason) = &method.state {
                 if method.is_users() {
-                    log::warn!("process {pid}: {} is not bound: {reason}", method.qualname);
+                    log::warn!("process {}: {} is not bound: {reason}", tracked.seen.pid, method.qualname);
                 }
                 self.notes.send(Note::Unbound {
-                    pid,
+                    pid: tracked.seen.pid,
                     method: method.id.clone(),
                     reason: reason.clone(),
                 });
             }
         }
-        Ok(())
     }
 
     /// Puts the pages' counters and the kernel's counts into the stream.
-    pub fn report(&self) {
+    pub(super) fn report(&self) {
         let at_ns = clock::monotonic_ns();
         for tracked in self.processes.values() {
             if let Some(counters) = tracked
@@ -466,7 +438,7 @@ impl Tracker {
     }
 
     /// Lets go of everything: events off, pointers back, probes away. Gives what could not be put back.
-    pub fn detach(&mut self) -> Vec<(u32, Trouble)> {
+    pub(super) fn detach(&mut self) -> Vec<(u32, Trouble)> {
         for tracked in self.processes.values() {
             if let Some(attachment) = &tracked.attachment {
                 attachment.silence();
@@ -485,87 +457,5 @@ impl Tracker {
             tracked.attachment = None;
         }
         troubles
-    }
-}
-
-impl Tracked {
-    fn new(seen: &Seen, now: Instant) -> Self {
-        Self {
-            seen: seen.clone(),
-            executable: String::new(),
-            since: now,
-            fresh: true,
-            next: now,
-            runtime: None,
-            scheduler_since: None,
-            attachment: None,
-            missing: Vec::new(),
-            plan: look::bare_plan(seen),
-            trouble: None,
-            noted: None,
-        }
-    }
-
-    /// Part in vLLM: by title, else by what is imported and who is below.
-    fn role(
-        &mut self,
-        runtime: &Runtime,
-        engine_below: bool,
-        now: Instant,
-    ) -> Result<Role, Trouble> {
-        if let Some(title) = role::title(&self.seen) {
-            return Ok(title.role);
-        }
-        if engine_below {
-            return Ok(Role::ApiServer);
-        }
-        let role = look::role_by_modules(runtime);
-        if look::imported_version(runtime).is_none() {
-            return Ok(role);
-        }
-        // Front ends import the scheduler too. One that starts an engine process does it soon.
-        let since = *self.scheduler_since.get_or_insert(now);
-        let settled =
-            now.duration_since(since) > SETTLED || self.seen.age().is_some_and(|age| age > SETTLED);
-        if !settled && !role::is_child(&self.seen) && !role::forbids_engine_process(self.seen.pid) {
-            return Err(Trouble::passing(
-                Exit::NoTarget,
-                "it may be a front end whose engine process is yet to come",
-            ));
-        }
-        Ok(role)
-    }
-
-    /// A process gets its title some time after its start.
-    fn retitle(&mut self) {
-        let bare = look::bare_plan(&self.seen);
-        if bare.role != Role::Other {
-            self.plan.title = bare.title;
-            self.plan.role = bare.role;
-            self.plan.engine = bare.engine;
-            self.plan.rank = bare.rank;
-        }
-    }
-
-    /// Tells the stream about the process, if there is something new.
-    fn note(&mut self, notes: &Notes) {
-        let plan = &self.plan;
-        let note = event::Process {
-            pid: self.seen.pid,
-            parent: self.seen.parent,
-            role: plan.role.name().to_owned(),
-            engine: plan.engine,
-            rank: plan.rank,
-            title: plan.title.clone(),
-            python: plan.python.clone(),
-            vllm: plan.vllm.clone(),
-            page: self.attachment.as_ref().map(Attachment::index),
-            technique: plan.technique.name().to_owned(),
-            reason: plan.technique.reason().map(str::to_owned),
-        };
-        if self.noted.as_ref() != Some(&note) {
-            notes.send(Note::Process(note.clone()));
-            self.noted = Some(note);
-        }
     }
 }

@@ -290,7 +290,7 @@ mod x86_64 {
         safe static CODE: [u8; CODE_SIZE];
     }
 
-    pub fn bytes() -> &'static [u8; CODE_SIZE] {
+    pub(super) fn bytes() -> &'static [u8; CODE_SIZE] {
         &CODE
     }
 }

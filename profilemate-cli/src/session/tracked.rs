@@ -1,0 +1,131 @@
+//! One process of the target, and where the tracker stands with it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::attachment::Attachment;
+use super::look::{self, Runtime};
+use super::pump::Notes;
+use super::trouble::Trouble;
+use crate::catalog::Method;
+use crate::cli::Exit;
+use crate::event::{self, Note};
+use crate::plan::ProcessPlan;
+use crate::target::process::Seen;
+use crate::target::role::{self, Role};
+
+/// A process younger than this is looked at with every poll; an older one every second.
+pub(super) const YOUNG: Duration = Duration::from_secs(120);
+/// Time between two looks at an older process.
+const SELDOM: Duration = Duration::from_secs(1);
+/// Time between two looks at an attached process that lacks some methods yet.
+const LACKING: Duration = Duration::from_millis(300);
+/// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// One process and where we stand with it.
+pub(super) struct Tracked {
+    pub(super) seen: Seen,
+    pub(super) executable: String,
+    pub(super) since: Instant,
+    /// Not visited yet since it appeared or another program was started in it.
+    pub(super) fresh: bool,
+    pub(super) next: Instant,
+    pub(super) runtime: Option<Rc<Runtime>>,
+    pub(super) scheduler_since: Option<Instant>,
+    pub(super) attachment: Option<Attachment>,
+    pub(super) missing: Vec<Method>,
+    pub(super) plan: ProcessPlan,
+    pub(super) trouble: Option<Trouble>,
+    pub(super) noted: Option<event::Process>,
+}
+
+impl Tracked {
+    pub(super) fn new(seen: &Seen, now: Instant) -> Self {
+        Self {
+            seen: seen.clone(),
+            executable: String::new(),
+            since: now,
+            fresh: true,
+            next: now,
+            runtime: None,
+            scheduler_since: None,
+            attachment: None,
+            missing: Vec::new(),
+            plan: look::bare_plan(seen),
+            trouble: None,
+            noted: None,
+        }
+    }
+
+    /// Part in vLLM: by title, else by what is imported and who is below.
+    pub(super) fn role(
+        &mut self,
+        runtime: &Runtime,
+        engine_below: bool,
+        now: Instant,
+    ) -> Result<Role, Trouble> {
+        if let Some(title) = role::title(&self.seen) {
+            return Ok(title.role);
+        }
+        if engine_below {
+            return Ok(Role::ApiServer);
+        }
+        let role = look::role_by_modules(runtime);
+        if look::imported_version(runtime).is_none() {
+            return Ok(role);
+        }
+        // Front ends import the scheduler too. One that starts an engine process does it soon.
+        let since = *self.scheduler_since.get_or_insert(now);
+        let settled =
+            now.duration_since(since) > SETTLED || self.seen.age().is_some_and(|age| age > SETTLED);
+        if !settled && !role::is_child(&self.seen) && !role::forbids_engine_process(self.seen.pid) {
+            return Err(Trouble::passing(
+                Exit::NoTarget,
+                "it may be a front end whose engine process is yet to come",
+            ));
+        }
+        Ok(role)
+    }
+
+    /// A process gets its title some time after its start.
+    pub(super) fn retitle(&mut self) {
+        let bare = look::bare_plan(&self.seen);
+        if bare.role != Role::Other {
+            self.plan.title = bare.title;
+            self.plan.role = bare.role;
+            self.plan.engine = bare.engine;
+            self.plan.rank = bare.rank;
+        }
+    }
+
+    /// Tells the stream about the process, if there is something new.
+    pub(super) fn note(&mut self, notes: &Notes) {
+        let plan = &self.plan;
+        let note = event::Process {
+            pid: self.seen.pid,
+            parent: self.seen.parent,
+            role: plan.role.name().to_owned(),
+            engine: plan.engine,
+            rank: plan.rank,
+            title: plan.title.clone(),
+            python: plan.python.clone(),
+            vllm: plan.vllm.clone(),
+            page: self.attachment.as_ref().map(Attachment::index),
+            technique: plan.technique.name().to_owned(),
+            reason: plan.technique.reason().map(str::to_owned),
+        };
+        if self.noted.as_ref() != Some(&note) {
+            notes.send(Note::Process(note.clone()));
+            self.noted = Some(note);
+        }
+    }
+
+    /// When to look at it again.
+    pub(super) fn next_look(&self, now: Instant) -> Instant {
+        if self.since.elapsed() >= YOUNG {
+            return now + SELDOM;
+        }
+        if self.attachment.is_some() { now + LACKING } else { now }
+    }
+}

@@ -1,0 +1,144 @@
+//! `server`: throughput of the real vLLM with and without tracing, in one server's life.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use profilemate_tests::vllm;
+
+use crate::Options;
+use crate::process::{Tracer, cpu_ns};
+use crate::report;
+use crate::stats::{Summary, interval};
+use crate::target::{self, SCRIPTS, Target};
+
+/// A model: layers, requests of a round, the loss to stay below in percent, and what it stands for.
+struct Case {
+    layers: u32,
+    requests: u32,
+    goal: f64,
+    words: &'static str,
+}
+
+const CASES: [Case; 2] = [
+    Case { layers: 2, requests: 128, goal: 2.0, words: "tiny model" },
+    Case { layers: 24, requests: 32, goal: 0.5, words: "24 layers" },
+];
+
+/// One round of the server.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    tokens_per_second: f64,
+    steps_per_second: f64,
+}
+
+/// What one traced round told besides.
+struct Traced {
+    round: Round,
+    attach_ms: f64,
+    detach_ms: f64,
+    events_per_second: f64,
+    tracer_percent: f64,
+    lost: u64,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let Some(python) = vllm::python("0.32.0") else { return Ok(()) };
+    let pairs = if options.quick { 3 } else { 25 };
+    for case in &CASES {
+        let mut command = Command::new(&python);
+        command.arg(format!("{SCRIPTS}/server.py")).args(["--layers", &case.layers.to_string()]);
+        let mut server = Target::spawn(command, "REPLY ", Stdio::null()).context("vLLM did not start")?;
+        pairs_of(&mut server, case, pairs)?;
+    }
+    Ok(())
+}
+
+fn pairs_of(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
+    let mut random = fastrand::Rng::new();
+    round(server, case.requests)?;
+    let (mut ratios, mut untraced, mut traced) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..pairs {
+        let first = random.bool();
+        let on_first = if first { Some(with_tracer(server, case)?) } else { None };
+        let off = without(server, case)?;
+        let on = match on_first {
+            Some(on) => on,
+            None => with_tracer(server, case)?,
+        };
+        ratios.push(on.round.tokens_per_second / off.tokens_per_second);
+        untraced.push(off);
+        traced.push(on);
+    }
+    tell(case, &ratios, &untraced, &traced);
+    Ok(())
+}
+
+fn tell(case: &Case, ratios: &[f64], untraced: &[Round], traced: &[Traced]) {
+    let of = |values: Vec<f64>| Summary::of(&values);
+    let steps = of(untraced.iter().map(|round| round.steps_per_second).collect());
+    let words = case.words;
+    report::remark(&format!("{words}: steps of {:.2} ms untraced, {} pairs", 1e3 / steps.median, ratios.len()));
+    report::line("untraced", of(untraced.iter().map(|round| round.tokens_per_second).collect()), "tokens/s", None);
+    report::line("traced", of(traced.iter().map(|on| on.round.tokens_per_second).collect()), "tokens/s", None);
+    report::line("untraced", steps, "steps/s", None);
+    let losses: Vec<f64> = ratios.iter().map(|ratio| (1.0 - ratio) * 100.0).collect();
+    let (low, high) = interval(&losses);
+    report::line("loss of throughput, pair by pair", Summary::of(&losses), "%", None);
+    let goal = case.goal;
+    let verdict = if high <= goal {
+        "reached".to_owned()
+    } else if low > goal {
+        format!("missed by {:.2} to {:.2} %", low - goal, high - goal)
+    } else {
+        "not decided here: the interval holds it".to_owned()
+    };
+    report::remark(&format!("  95 % interval of the median loss: {low:.2} to {high:.2} %; figure <= {goal} %: {verdict}"));
+    report::line("events", of(traced.iter().map(|on| on.events_per_second).collect()), "events/s", None);
+    report::line("the tracer's own CPU", of(traced.iter().map(|on| on.tracer_percent).collect()), "% of core", None);
+    report::line("start of `trace` to the last process attached", of(traced.iter().map(|on| on.attach_ms).collect()), "ms", None);
+    report::line("interrupt of `trace` to its end", of(traced.iter().map(|on| on.detach_ms).collect()), "ms", None);
+    report::remark(&format!("  lost in all rounds: {} events", traced.iter().map(|on| on.lost).sum::<u64>()));
+}
+
+/// An untraced round, behind a short one.
+fn without(server: &mut Target, case: &Case) -> Result<Round> {
+    round(server, case.requests / 8)?;
+    round(server, case.requests)
+}
+
+/// A traced round, behind a short one.
+fn with_tracer(server: &mut Target, case: &Case) -> Result<Traced> {
+    let begin = Instant::now();
+    let mut tracer = Tracer::start(&[server.pid()], &[])?;
+    // The engine and its worker; the main process is the front end.
+    tracer.attached(2)?;
+    let attach_ms = begin.elapsed().as_secs_f64() * 1e3;
+    std::thread::sleep(Duration::from_millis(100));
+    round(server, case.requests / 8)?;
+    let (begin, used) = (Instant::now(), cpu_ns(tracer.pid())?);
+    let round = round(server, case.requests)?;
+    let tracer_percent = (cpu_ns(tracer.pid())? - used) as f64 / begin.elapsed().as_nanos() as f64 * 100.0;
+    let seconds = begin.elapsed().as_secs_f64();
+    let detach_ms = tracer.interrupt()?;
+    let metadata = tracer.metadata()?;
+    let ledger = &metadata["ledger"];
+    let share = f64::from(case.requests) / f64::from(case.requests + case.requests / 8);
+    Ok(Traced {
+        round,
+        attach_ms,
+        detach_ms,
+        events_per_second: target::number(ledger, "fired")? * share / seconds,
+        tracer_percent,
+        lost: target::number(ledger, "lost")? as u64,
+    })
+}
+
+fn round(server: &mut Target, requests: u32) -> Result<Round> {
+    let answer = server.ask(&format!("round {requests}"))?;
+    let seconds = target::number(&answer, "seconds")?;
+    Ok(Round {
+        tokens_per_second: target::number(&answer, "tokens")? / seconds,
+        steps_per_second: target::number(&answer, "steps")? / seconds,
+    })
+}
