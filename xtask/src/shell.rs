@@ -52,7 +52,7 @@ pub(crate) fn as_root(program: &std::path::Path) -> Result<Command> {
 /// Installs Debian packages for programs that are missing; says what to do where that cannot be done.
 pub(crate) fn need(programs: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        programs.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| !has(program)).flat_map(|(_, packages)| packages.split(' ')).collect();
     if missing.is_empty() {
         return Ok(());
     }
