@@ -1,4 +1,5 @@
 //! Field paths compiled against live Python processes and evaluated on their objects, as the kernel would.
+#![allow(clippy::float_cmp, reason = "exact values are expected")]
 
 mod python_target;
 

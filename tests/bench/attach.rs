@@ -19,7 +19,8 @@ const RATE: u32 = 1000;
 pub(crate) fn run(options: &Options) -> Result<()> {
     let rounds = if options.quick { 3 } else { 15 };
     let mut random = fastrand::Rng::new();
-    let (mut event, mut disk, mut stood, mut swapped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut event, mut disk, mut stood, mut swapped) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut interrupted, mut killed) = (Vec::new(), Vec::new());
     let mut order: Vec<bool> = (0..rounds * 2).map(|round| round % 2 == 0).collect();
     random.shuffle(&mut order);
@@ -32,8 +33,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tracer.first_on_disk()?;
         disk.push((monotonic_ns() - tracer.started_ns) as f64 / 1e6);
         event.push((tracer.first_event_ns()? - tracer.started_ns) as f64 / 1e6);
-        stood.extend(microseconds(&tracer.log(), "page mapped, one thread stood for "));
-        swapped.extend(microseconds(&tracer.log(), "values swapped, one thread stood for "));
+        stood.extend(microseconds(
+            &tracer.log(),
+            "page mapped, one thread stood for ",
+        ));
+        swapped.extend(microseconds(
+            &tracer.log(),
+            "values swapped, one thread stood for ",
+        ));
         std::thread::sleep(Duration::from_millis(300));
         if kill {
             tracer.kill()?;
@@ -43,16 +50,48 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         target.ask("stop")?;
     }
-    report::remark(&format!("target: {RATE} calls a second of one method; a new one each time, and a new tracer"));
-    report::line("start of `trace` to its first event", Summary::of(&event), "ms", Some(Goal::AtMost(1000.0)));
-    report::line("start of `trace` to the first event on the disk", Summary::of(&disk), "ms", None);
+    report::remark(&format!(
+        "target: {RATE} calls a second of one method; a new one each time, and a new tracer"
+    ));
+    report::line(
+        "start of `trace` to its first event",
+        Summary::of(&event),
+        "ms",
+        Some(Goal::AtMost(1000.0)),
+    );
+    report::line(
+        "start of `trace` to the first event on the disk",
+        Summary::of(&disk),
+        "ms",
+        None,
+    );
     if stood.len() < event.len() || swapped.is_empty() {
         bail!("the log does not say how long a thread stood");
     }
-    report::line("one thread stood for the mapping of the page", Summary::of(&stood), "us", Some(Goal::AtMost(1000.0)));
-    report::line("one thread stood for each list of swaps", Summary::of(&swapped), "us", Some(Goal::AtMost(1000.0)));
-    report::line("interrupt of `trace` to its end", Summary::of(&interrupted), "ms", Some(Goal::AtMost(500.0)));
-    report::line("`detach` after the tracer was killed", Summary::of(&killed), "ms", Some(Goal::AtMost(500.0)));
+    report::line(
+        "one thread stood for the mapping of the page",
+        Summary::of(&stood),
+        "us",
+        Some(Goal::AtMost(1000.0)),
+    );
+    report::line(
+        "one thread stood for each list of swaps",
+        Summary::of(&swapped),
+        "us",
+        Some(Goal::AtMost(1000.0)),
+    );
+    report::line(
+        "interrupt of `trace` to its end",
+        Summary::of(&interrupted),
+        "ms",
+        Some(Goal::AtMost(500.0)),
+    );
+    report::line(
+        "`detach` after the tracer was killed",
+        Summary::of(&killed),
+        "ms",
+        Some(Goal::AtMost(500.0)),
+    );
     Ok(())
 }
 
@@ -81,6 +120,12 @@ fn put_back(pid: u32) -> Result<f64> {
 
 /// The numbers that follow `words` in a log.
 fn microseconds(log: &str, words: &str) -> Vec<f64> {
-    let number = |rest: &str| rest.split_whitespace().next().and_then(|word| word.parse().ok());
-    log.lines().filter_map(|line| number(line.split_once(words)?.1)).collect()
+    let number = |rest: &str| {
+        rest.split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok())
+    };
+    log.lines()
+        .filter_map(|line| number(line.split_once(words)?.1))
+        .collect()
 }

@@ -43,12 +43,24 @@ const fn case(name: &'static str, words: &'static str, goal: Option<Goal>) -> Ca
 const CASES: [Case; 8] = [
     case("off", "redirected only", None),
     case("counted", "counted in the page", Some(Goal::AtMost(30.0))),
-    case("traced_0", "event delivered, no field", Some(Goal::AtMost(650.0))),
-    case("traced_4", "event delivered, 4 fields", Some(Goal::AtMost(650.0))),
+    case(
+        "traced_0",
+        "event delivered, no field",
+        Some(Goal::AtMost(650.0)),
+    ),
+    case(
+        "traced_4",
+        "event delivered, 4 fields",
+        Some(Goal::AtMost(650.0)),
+    ),
     case("traced_8", "event delivered, 8 fields", None),
     case("to_list", "Python wrapper, appends a tuple to a list", None),
     case("to_csv", "Python wrapper, writes a CSV row", None),
-    case("to_csv_4", "Python wrapper, writes a CSV row with 4 fields", None),
+    case(
+        "to_csv_4",
+        "Python wrapper, writes a CSV row with 4 fields",
+        None,
+    ),
 ];
 
 /// Calls of one repetition.
@@ -62,7 +74,11 @@ struct Costs {
 
 impl Costs {
     fn of(&self, name: &str) -> f64 {
-        CASES.iter().zip(&self.cases).find(|(case, _)| case.name == name).map_or(f64::NAN, |(_, cost)| cost.median)
+        CASES
+            .iter()
+            .zip(&self.cases)
+            .find(|(case, _)| case.name == name)
+            .map_or(f64::NAN, |(_, cost)| cost.median)
     }
 }
 
@@ -88,8 +104,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report::line(case.words, *cost, "ns", case.goal);
     }
     for (traced, wrapper, words) in [
-        ("traced_0", "to_csv", "event without fields, of the CSV wrapper"),
-        ("traced_4", "to_csv_4", "event with 4 fields, of the CSV wrapper with them"),
+        (
+            "traced_0",
+            "to_csv",
+            "event without fields, of the CSV wrapper",
+        ),
+        (
+            "traced_4",
+            "to_csv_4",
+            "event with 4 fields, of the CSV wrapper with them",
+        ),
     ] {
         let share = during.of(traced) / during.of(wrapper) * 100.0;
         report::number(words, share, "%", Some(Goal::AtMost(100.0 / 3.0)));
@@ -97,15 +121,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // The same method before and after: what the attach has left behind.
     for name in ["off", "counted", "traced_8"] {
         let left = after.of(name) - before.of(name);
-        report::number(&format!("after detach, more than before: `{name}`"), left, "ns", None);
+        report::number(
+            &format!("after detach, more than before: `{name}`"),
+            left,
+            "ns",
+            None,
+        );
     }
-    report::number("after detach: calls that still make an event", fired_since(&mut target, &rig)?, "", Some(Goal::AtMost(0.0)));
+    report::number(
+        "after detach: calls that still make an event",
+        fired_since(&mut target, &rig)?,
+        "",
+        Some(Goal::AtMost(0.0)),
+    );
     let expected = u64::from(CALLS) * rounds as u64 * 3;
     let fired = ledger.fired - none.fired;
     if fired != expected || ledger.lost > 0 || ledger.filtered > 0 || ledger.submitted != fired {
         bail!("of {expected} calls the kernel says {ledger:?}");
     }
-    report::remark(&format!("ledger: {expected} calls were made, {fired} events fired, {} lost", ledger.lost));
+    report::remark(&format!(
+        "ledger: {expected} calls were made, {fired} events fired, {} lost",
+        ledger.lost
+    ));
     Ok(())
 }
 
@@ -119,7 +156,9 @@ fn fired_since(target: &mut Target, rig: &Rig) -> Result<f64> {
 /// Runs every case `rounds` times, in a new random order each round.
 fn measure(target: &mut Target, rounds: usize) -> Result<Costs> {
     let mut random = fastrand::Rng::new();
-    let mut names: Vec<&str> = std::iter::once("plain").chain(CASES.iter().map(|case| case.name)).collect();
+    let mut names: Vec<&str> = std::iter::once("plain")
+        .chain(CASES.iter().map(|case| case.name))
+        .collect();
     for name in &names {
         // The interpreter specialises a loop in its first rounds; the ledger counts on whole rounds only, so this one
         // runs a case that makes no event.
@@ -136,13 +175,28 @@ fn measure(target: &mut Target, rounds: usize) -> Result<Costs> {
             let answer = target.ask(&format!("run {name} {CALLS}"))?;
             round.push((*name, target::number(&answer, "cpu_ns")? / f64::from(CALLS)));
         }
-        let cost = |name: &str| round.iter().find(|(own, _)| *own == name).map_or(f64::NAN, |(_, cost)| *cost);
+        let cost = |name: &str| {
+            round
+                .iter()
+                .find(|(own, _)| *own == name)
+                .map_or(f64::NAN, |(_, cost)| *cost)
+        };
         plain.push(cost("plain"));
         for (case, list) in CASES.iter().zip(&mut nanoseconds) {
             list.push(cost(case.name));
         }
     }
     let plain = Summary::of(&plain);
-    let net = |list: &Vec<f64>| Summary::of(&list.iter().map(|cost| cost - plain.median).collect::<Vec<_>>());
-    Ok(Costs { plain, cases: nanoseconds.iter().map(net).collect() })
+    let net = |list: &Vec<f64>| {
+        Summary::of(
+            &list
+                .iter()
+                .map(|cost| cost - plain.median)
+                .collect::<Vec<_>>(),
+        )
+    };
+    Ok(Costs {
+        plain,
+        cases: nanoseconds.iter().map(net).collect(),
+    })
 }

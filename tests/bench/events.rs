@@ -28,7 +28,10 @@ struct Trial {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let seconds = Duration::from_secs(2);
     let steps = if options.quick { 2 } else { 7 };
-    report::remark(&format!("{PRODUCERS} processes, {} s at each rate, default ring buffer", seconds.as_secs()));
+    report::remark(&format!(
+        "{PRODUCERS} processes, {} s at each rate, default ring buffer",
+        seconds.as_secs()
+    ));
     let mut rig = Rig::new()?;
     let mut targets = start()?;
     for target in &targets {
@@ -53,7 +56,10 @@ fn tell(words: &str, (best, worst): (Option<Trial>, Option<Trial>), goal: Option
     }
     if let Some(worst) = worst {
         let percent = worst.lost as f64 / worst.made as f64 * 100.0;
-        report::remark(&format!("  at {} events/s {percent:.1} % were lost", report::short(worst.rate)));
+        report::remark(&format!(
+            "  at {} events/s {percent:.1} % were lost",
+            report::short(worst.rate)
+        ));
     } else {
         report::remark("  this is as many as the producers can make here; none was lost");
     }
@@ -75,7 +81,7 @@ fn search(
     let (mut best, mut worst): (Option<Trial>, Trial) = (None, flat_out);
     for _ in 0..steps {
         let low = best.map_or(0.0, |best| best.rate);
-        let next = trial(((low + worst.rate) / 2.0) as u64)?;
+        let next = trial(f64::midpoint(low, worst.rate) as u64)?;
         if next.lost > 0 {
             worst = next;
         } else if best.is_none_or(|best| next.rate > best.rate) {
@@ -128,7 +134,8 @@ fn through_tracer(targets: &mut [Target], rate: u64, time: Duration) -> Result<T
     let (made, rate) = produce(targets, rate, time)?;
     tracer.interrupt()?;
     let ledger = &tracer.metadata()?["ledger"];
-    let [fired, delivered, lost, filtered] = ["fired", "received", "lost", "filtered"].map(|name| count(ledger, name));
+    let [fired, delivered, lost, filtered] =
+        ["fired", "received", "lost", "filtered"].map(|name| count(ledger, name));
     let (fired, delivered, lost, filtered) = (fired?, delivered?, lost?, filtered?);
     if fired != made || fired != delivered + lost + filtered {
         bail!("{made} calls, and the ledger says {ledger}");
@@ -137,5 +144,7 @@ fn through_tracer(targets: &mut [Target], rate: u64, time: Duration) -> Result<T
 }
 
 fn count(ledger: &Value, name: &str) -> Result<u64> {
-    ledger[name].as_u64().with_context(|| format!("no `{name}` in {ledger}"))
+    ledger[name]
+        .as_u64()
+        .with_context(|| format!("no `{name}` in {ledger}"))
 }

@@ -39,16 +39,25 @@ const PARTS: &[Part] = &[
 
 fn options() -> Result<Options> {
     let names: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
-    let mut options = Options { only: Vec::new(), quick: false };
+    let mut options = Options {
+        only: Vec::new(),
+        quick: false,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--quick" => options.quick = true,
-            "--only" => options.only.push(words.next().context("`--only` needs a name")?),
+            "--only" => options
+                .only
+                .push(words.next().context("`--only` needs a name")?),
             _ => bail!("`{word}` is not known: write `[--only NAME] [--quick]`"),
         }
     }
-    if let Some(unknown) = options.only.iter().find(|name| !names.contains(&name.as_str())) {
+    if let Some(unknown) = options
+        .only
+        .iter()
+        .find(|name| !names.contains(&name.as_str()))
+    {
         bail!("there is no `{unknown}`: there are {}", names.join(", "));
     }
     Ok(options)

@@ -20,7 +20,7 @@ pub(crate) const FIELDS: [&str; 4] = [
     "scheduled=ret.num_scheduled_tokens:len",
 ];
 /// Nothing that is waited for takes longer, on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A running `profilemate trace`.
 pub(crate) struct Tracer {
@@ -36,13 +36,19 @@ impl Tracer {
         let folder = tempfile::tempdir().context("a temporary folder")?;
         let log = std::fs::File::create(folder.path().join("log")).context("a log")?;
         let mut command = Command::new(binary());
-        command.args(["-v", "-q", "trace", "--output"]).arg(folder.path().join("sessions"));
+        command
+            .args(["-v", "-q", "trace", "--output"])
+            .arg(folder.path().join("sessions"));
         for pid in pids {
             command.args(["--pid", &pid.to_string()]);
         }
         command.args(more).stdout(Stdio::null()).stderr(log);
         let started_ns = monotonic_ns();
-        Ok(Self { guard: Guard::start(&mut command), folder, started_ns })
+        Ok(Self {
+            guard: Guard::start(&mut command),
+            folder,
+            started_ns,
+        })
     }
 
     /// Process id.
@@ -63,13 +69,18 @@ impl Tracer {
 
     /// Waits until `processes` are attached.
     pub(crate) fn attached(&mut self, processes: usize) -> Result<()> {
-        self.until("the attach", |tracer| tracer.log().matches(" methods bound").count() >= processes)
+        self.until("the attach", |tracer| {
+            tracer.log().matches(" methods bound").count() >= processes
+        })
     }
 
     /// Waits until the first call is on the disk.
     pub(crate) fn first_on_disk(&mut self) -> Result<()> {
         self.until("the first event", |tracer| {
-            tracer.session().and_then(|folder| first_record_ns(&folder).ok().flatten()).is_some()
+            tracer
+                .session()
+                .and_then(|folder| first_record_ns(&folder).ok().flatten())
+                .is_some()
         })
     }
 
@@ -122,7 +133,8 @@ impl Tracer {
     /// `metadata.json`.
     pub(crate) fn metadata(&self) -> Result<Value> {
         let folder = self.session().context("no session folder")?;
-        let text = std::fs::read_to_string(folder.join("metadata.json")).context("metadata.json")?;
+        let text =
+            std::fs::read_to_string(folder.join("metadata.json")).context("metadata.json")?;
         serde_json::from_str(&text).context("metadata.json")
     }
 }
@@ -144,15 +156,27 @@ pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
         let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        sum += text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        sum += text
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse::<u64>().ok())
+            .unwrap_or(0);
     }
     Ok(sum)
 }
 
 /// Resident memory of a process in MiB: now (`VmRSS`) or at its highest (`VmHWM`).
 pub(crate) fn resident_mib(pid: u32, which: &str) -> Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
-    let line = text.lines().find_map(|line| line.strip_prefix(which)).context("no such line in status")?;
-    let number = line.trim_start_matches(':').split_whitespace().next().unwrap_or_default();
+    let text =
+        std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(which))
+        .context("no such line in status")?;
+    let number = line
+        .trim_start_matches(':')
+        .split_whitespace()
+        .next()
+        .unwrap_or_default();
     Ok(number.parse::<f64>().context("a number in status")? / 1024.0)
 }

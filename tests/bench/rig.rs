@@ -13,7 +13,8 @@ use profilemate::target::python::{
     Compiler, Function, Interned, Layout, ProcessMemory, Resolver, assemble, identify, validate,
 };
 use profilemate::touch::{
-    MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, MarkerPage, Redirect, VersionCache, VersionWrite, redirect, restore_all,
+    MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, MarkerPage, Redirect, VersionCache, VersionWrite, redirect,
+    restore_all,
 };
 use profilemate_common::page::{MODE_OFF, Mode};
 
@@ -35,13 +36,28 @@ impl Rig {
     pub(crate) fn new() -> Result<Self> {
         let mut kernel = Kernel::load(Options::default())?;
         let drain = Drain::start(kernel.ring()?);
-        let site = if probe_nop5().is_ok_and(|answer| answer == Nop5::Safe) { MARK_NOP5_OFFSET } else { MARK_NOP1_OFFSET };
-        Ok(Self { kernel, pages: Vec::new(), links: Vec::new(), drain, site: site as u64, programs: 0 })
+        let site = if probe_nop5().is_ok_and(|answer| answer == Nop5::Safe) {
+            MARK_NOP5_OFFSET
+        } else {
+            MARK_NOP1_OFFSET
+        };
+        Ok(Self {
+            kernel,
+            pages: Vec::new(),
+            links: Vec::new(),
+            drain,
+            site: site as u64,
+            programs: 0,
+        })
     }
 
     /// The probed instruction, in words.
     pub(crate) fn site(&self) -> &'static str {
-        if self.site == MARK_NOP1_OFFSET as u64 { "one-byte nop" } else { "five-byte nop" }
+        if self.site == MARK_NOP1_OFFSET as u64 {
+            "one-byte nop"
+        } else {
+            "five-byte nop"
+        }
     }
 
     /// Attaches a target and redirects some of its methods.
@@ -54,15 +70,20 @@ impl Rig {
         let number = self.pages.len() as u16;
         let (page, _) = MarkerPage::acquire(pid, layout.default_vectorcall, &[])?;
         self.kernel.set_layout(u32::from(number), &layout.kernel)?;
-        self.links.push(self.kernel.attach_page(&page.uprobe_path(), self.site, number)?);
+        self.links.push(
+            self.kernel
+                .attach_page(&page.uprobe_path(), self.site, number)?,
+        );
         for (name, mode, paths) in methods {
             let function = resolver.resolve("profilemate_bench", &format!("Engine.{name}"))?;
             let compiler = Compiler::new(&interned, &function);
-            let compiled: Vec<_> =
-                paths.iter().map(|path| compiler.compile(path).context((*path).to_owned())).collect::<Result<_>>()?;
+            let compiled: Vec<_> = paths
+                .iter()
+                .map(|path| compiler.compile(path).context((*path).to_owned()))
+                .collect::<Result<_>>()?;
             self.programs += 1;
-            let program =
-                assemble(self.programs, u32::from(number), &compiled).map_err(|error| anyhow!("{name}: {error}"))?;
+            let program = assemble(self.programs, u32::from(number), &compiled)
+                .map_err(|error| anyhow!("{name}: {error}"))?;
             let outcome = redirect(&page, &[request(&function, &layout)])?.remove(0);
             let slot = outcome.with_context(|| (*name).to_owned())?.slot;
             self.kernel.set_program(number, slot, &program)?;
@@ -74,7 +95,10 @@ impl Rig {
 
     /// The kernel's counts, and the records taken out of the ring buffer.
     pub(crate) fn counts(&self) -> Result<(Ledger, u64)> {
-        Ok((self.kernel.ledger()?, self.drain.taken.load(Ordering::Relaxed)))
+        Ok((
+            self.kernel.ledger()?,
+            self.drain.taken.load(Ordering::Relaxed),
+        ))
     }
 
     /// Puts every pointer back and takes the probes away.
@@ -95,8 +119,13 @@ fn request(function: &Function, layout: &Layout) -> Redirect {
         function: function.address,
         vectorcall_address: function.vectorcall_address,
         expected: layout.default_vectorcall,
-        version: function.version_address.map(|address| VersionWrite { address, value: 0 }),
-        version_cache: function.version_cache_slot.map(|address| VersionCache { address, expected: function.address }),
+        version: function
+            .version_address
+            .map(|address| VersionWrite { address, value: 0 }),
+        version_cache: function.version_cache_slot.map(|address| VersionCache {
+            address,
+            expected: function.address,
+        }),
         mode: MODE_OFF,
         skip: 0,
     }
@@ -111,7 +140,10 @@ struct Drain {
 
 impl Drain {
     fn start(mut reader: Reader) -> Self {
-        let (taken, ending) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (taken, ending) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (count, end) = (Arc::clone(&taken), Arc::clone(&ending));
         let thread = std::thread::spawn(move || {
             let mut records = Vec::new();
@@ -125,7 +157,11 @@ impl Drain {
                 }
             }
         });
-        Self { taken, ending, thread: Some(thread) }
+        Self {
+            taken,
+            ending,
+            thread: Some(thread),
+        }
     }
 }
 

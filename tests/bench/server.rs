@@ -21,8 +21,18 @@ struct Case {
 }
 
 const CASES: [Case; 2] = [
-    Case { layers: 2, requests: 128, goal: 2.0, words: "tiny model" },
-    Case { layers: 24, requests: 32, goal: 0.5, words: "24 layers" },
+    Case {
+        layers: 2,
+        requests: 128,
+        goal: 2.0,
+        words: "tiny model",
+    },
+    Case {
+        layers: 24,
+        requests: 32,
+        goal: 0.5,
+        words: "24 layers",
+    },
 ];
 
 /// One round of the server.
@@ -43,12 +53,17 @@ struct Traced {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Some(python) = vllm::python("0.32.0") else { return Ok(()) };
+    let Some(python) = vllm::python("0.32.0") else {
+        return Ok(());
+    };
     let pairs = if options.quick { 3 } else { 25 };
     for case in &CASES {
         let mut command = Command::new(&python);
-        command.arg(format!("{SCRIPTS}/server.py")).args(["--layers", &case.layers.to_string()]);
-        let mut server = Target::spawn(command, "REPLY ", Stdio::null()).context("vLLM did not start")?;
+        command
+            .arg(format!("{SCRIPTS}/server.py"))
+            .args(["--layers", &case.layers.to_string()]);
+        let mut server =
+            Target::spawn(command, "REPLY ", Stdio::null()).context("vLLM did not start")?;
         pairs_of(&mut server, case, pairs)?;
     }
     Ok(())
@@ -60,7 +75,11 @@ fn pairs_of(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
     let (mut ratios, mut untraced, mut traced) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pairs {
         let first = random.bool();
-        let on_first = if first { Some(with_tracer(server, case)?) } else { None };
+        let on_first = if first {
+            Some(with_tracer(server, case)?)
+        } else {
+            None
+        };
         let off = without(server, case)?;
         let on = match on_first {
             Some(on) => on,
@@ -76,15 +95,40 @@ fn pairs_of(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
 
 fn tell(case: &Case, ratios: &[f64], untraced: &[Round], traced: &[Traced]) {
     let of = |values: Vec<f64>| Summary::of(&values);
-    let steps = of(untraced.iter().map(|round| round.steps_per_second).collect());
+    let steps = of(untraced
+        .iter()
+        .map(|round| round.steps_per_second)
+        .collect());
     let words = case.words;
-    report::remark(&format!("{words}: steps of {:.2} ms untraced, {} pairs", 1e3 / steps.median, ratios.len()));
-    report::line("untraced", of(untraced.iter().map(|round| round.tokens_per_second).collect()), "tokens/s", None);
-    report::line("traced", of(traced.iter().map(|on| on.round.tokens_per_second).collect()), "tokens/s", None);
+    report::remark(&format!(
+        "{words}: steps of {:.2} ms untraced, {} pairs",
+        1e3 / steps.median,
+        ratios.len()
+    ));
+    report::line(
+        "untraced",
+        of(untraced
+            .iter()
+            .map(|round| round.tokens_per_second)
+            .collect()),
+        "tokens/s",
+        None,
+    );
+    report::line(
+        "traced",
+        of(traced.iter().map(|on| on.round.tokens_per_second).collect()),
+        "tokens/s",
+        None,
+    );
     report::line("untraced", steps, "steps/s", None);
     let losses: Vec<f64> = ratios.iter().map(|ratio| (1.0 - ratio) * 100.0).collect();
     let (low, high) = interval(&losses);
-    report::line("loss of throughput, pair by pair", Summary::of(&losses), "%", None);
+    report::line(
+        "loss of throughput, pair by pair",
+        Summary::of(&losses),
+        "%",
+        None,
+    );
     let goal = case.goal;
     let verdict = if high <= goal {
         "reached".to_owned()
@@ -93,12 +137,37 @@ fn tell(case: &Case, ratios: &[f64], untraced: &[Round], traced: &[Traced]) {
     } else {
         "not decided here: the interval holds it".to_owned()
     };
-    report::remark(&format!("  95 % interval of the median loss: {low:.2} to {high:.2} %; figure <= {goal} %: {verdict}"));
-    report::line("events", of(traced.iter().map(|on| on.events_per_second).collect()), "events/s", None);
-    report::line("the tracer's own CPU", of(traced.iter().map(|on| on.tracer_percent).collect()), "% of core", None);
-    report::line("start of `trace` to the last process attached", of(traced.iter().map(|on| on.attach_ms).collect()), "ms", None);
-    report::line("interrupt of `trace` to its end", of(traced.iter().map(|on| on.detach_ms).collect()), "ms", None);
-    report::remark(&format!("  lost in all rounds: {} events", traced.iter().map(|on| on.lost).sum::<u64>()));
+    report::remark(&format!(
+        "  95 % interval of the median loss: {low:.2} to {high:.2} %; figure <= {goal} %: {verdict}"
+    ));
+    report::line(
+        "events",
+        of(traced.iter().map(|on| on.events_per_second).collect()),
+        "events/s",
+        None,
+    );
+    report::line(
+        "the tracer's own CPU",
+        of(traced.iter().map(|on| on.tracer_percent).collect()),
+        "% of core",
+        None,
+    );
+    report::line(
+        "start of `trace` to the last process attached",
+        of(traced.iter().map(|on| on.attach_ms).collect()),
+        "ms",
+        None,
+    );
+    report::line(
+        "interrupt of `trace` to its end",
+        of(traced.iter().map(|on| on.detach_ms).collect()),
+        "ms",
+        None,
+    );
+    report::remark(&format!(
+        "  lost in all rounds: {} events",
+        traced.iter().map(|on| on.lost).sum::<u64>()
+    ));
 }
 
 /// An untraced round, behind a short one.
@@ -118,7 +187,8 @@ fn with_tracer(server: &mut Target, case: &Case) -> Result<Traced> {
     round(server, case.requests / 8)?;
     let (begin, used) = (Instant::now(), cpu_ns(tracer.pid())?);
     let round = round(server, case.requests)?;
-    let tracer_percent = (cpu_ns(tracer.pid())? - used) as f64 / begin.elapsed().as_nanos() as f64 * 100.0;
+    let tracer_percent =
+        (cpu_ns(tracer.pid())? - used) as f64 / begin.elapsed().as_nanos() as f64 * 100.0;
     let seconds = begin.elapsed().as_secs_f64();
     let detach_ms = tracer.interrupt()?;
     let metadata = tracer.metadata()?;

@@ -14,7 +14,12 @@ impl Summary {
     pub(crate) fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        Self { median: at(&sorted, 0.5), p10: at(&sorted, 0.1), p90: at(&sorted, 0.9), count: sorted.len() }
+        Self {
+            median: at(&sorted, 0.5),
+            p10: at(&sorted, 0.1),
+            p90: at(&sorted, 0.9),
+            count: sorted.len(),
+        }
     }
 }
 
@@ -35,7 +40,10 @@ pub(crate) fn interval(values: &[f64]) -> (f64, f64) {
     let mut random = fastrand::Rng::with_seed(20_260_301);
     let mut medians: Vec<f64> = (0..DRAWS)
         .map(|_| {
-            let drawn: Vec<f64> = values.iter().filter_map(|_| random.choice(values).copied()).collect();
+            let drawn: Vec<f64> = values
+                .iter()
+                .filter_map(|_| random.choice(values).copied())
+                .collect();
             Summary::of(&drawn).median
         })
         .collect();

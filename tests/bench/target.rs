@@ -25,7 +25,13 @@ impl Target {
         let python = ["3.12", "3.13", "3.10"].into_iter().find_map(demo::python);
         let python = python.context("no Python 3.10, 3.12 or 3.13 on this machine")?;
         let mut command = Command::new(&python);
-        command.args(["-B", "-c", "import profilemate_bench; profilemate_bench.main()"]).env("PYTHONPATH", SCRIPTS);
+        command
+            .args([
+                "-B",
+                "-c",
+                "import profilemate_bench; profilemate_bench.main()",
+            ])
+            .env("PYTHONPATH", SCRIPTS);
         Self::spawn(command, "", Stdio::inherit())
     }
 
@@ -44,7 +50,9 @@ impl Target {
             stdout: BufReader::new(stdout.context("stdout")?),
             prefix,
         };
-        target.answer().with_context(|| format!("{command:?} did not get ready"))?;
+        target
+            .answer()
+            .with_context(|| format!("{command:?} did not get ready"))?;
         Ok(target)
     }
 
@@ -63,11 +71,17 @@ impl Target {
         let mut line = String::new();
         loop {
             line.clear();
-            if self.stdout.read_line(&mut line).context("the target's answer")? == 0 {
+            if self
+                .stdout
+                .read_line(&mut line)
+                .context("the target's answer")?
+                == 0
+            {
                 bail!("the target has ended");
             }
             if let Some(json) = line.strip_prefix(self.prefix) {
-                return serde_json::from_str(json).with_context(|| format!("not an answer: {line}"));
+                return serde_json::from_str(json)
+                    .with_context(|| format!("not an answer: {line}"));
             }
         }
     }
@@ -75,7 +89,9 @@ impl Target {
 
 /// A number of an answer.
 pub(crate) fn number(answer: &Value, name: &str) -> Result<f64> {
-    answer[name].as_f64().with_context(|| format!("no `{name}` in {answer}"))
+    answer[name]
+        .as_f64()
+        .with_context(|| format!("no `{name}` in {answer}"))
 }
 
 /// Interpreter of an answerable name, for the report.

@@ -1,4 +1,8 @@
 //! The demo target, traced as a real server is, against the truth that it writes about itself.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says by panicking what is not as it should be"
+)]
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

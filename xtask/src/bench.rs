@@ -18,9 +18,19 @@ pub(crate) struct Bench {
 /// Builds everything as released, and runs the bench as root.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     shell::need(&[("gcc", "gcc"), ("python3", "python3")])?;
-    let packages = ["--package", "profilemate-cli", "--package", "profilemate-tests"];
+    let packages = [
+        "--package",
+        "profilemate-cli",
+        "--package",
+        "profilemate-tests",
+    ];
     let binaries = ["--bin", "profilemate", "--bin", "profilemate-bench"];
-    shell::run(shell::cargo().args(["build", "--release", "--locked"]).args(packages).args(binaries))?;
+    shell::run(
+        shell::cargo()
+            .args(["build", "--release", "--locked"])
+            .args(packages)
+            .args(binaries),
+    )?;
     let mut command = shell::as_root(&demo::target_folder().join("release/profilemate-bench"))?;
     for name in &bench.only {
         command.args(["--only", name]);

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 /// ProfileMate's development tasks.
 #[derive(Parser)]
+#[command(name = "cargo xtask", max_term_width = 100)]
 struct Args {
     #[command(subcommand)]
     task: Task,
@@ -20,36 +21,39 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build ProfileMate and trace the demo target; arguments go to `profilemate demo`.
+    /// Measure what tracing costs, side by side in one run.
+    Bench(bench::Bench),
+    /// The eBPF object that is committed in `profilemate-ebpf/object`.
+    #[command(subcommand)]
+    Bpf(bpf::Task),
+    /// Build ProfileMate and trace the demo target; the options are those of `profilemate demo`.
     Demo {
-        /// Arguments of `profilemate demo`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run every test that this machine can run.
-    Test,
-    /// Check the house rules that no lint knows.
-    Tidy,
     /// Write those pages of docs/ that are made from the code.
     Docs {
         /// Write nothing, and fail if a page is stale.
         #[arg(long)]
         check: bool,
     },
-    /// Measure what tracing costs, side by side in one run.
-    Bench(bench::Bench),
-    /// The eBPF object that is committed in `profilemate-ebpf/object`.
-    #[command(subcommand)]
-    Bpf(bpf::Task),
+    /// Run every test that this machine can run.
+    Test,
+    /// Check the house rules that no lint knows.
+    Tidy,
 }
 
 fn main() -> Result<()> {
     match Args::parse().task {
-        Task::Demo { arguments } => demo::demo(&arguments),
-        Task::Test => test::test(),
-        Task::Tidy => tidy::tidy(),
-        Task::Docs { check } => docs::docs(if check { docs::Mode::Check } else { docs::Mode::Write }),
         Task::Bench(options) => bench::bench(&options),
         Task::Bpf(task) => bpf::run(&task),
+        Task::Demo { arguments } => demo::demo(&arguments),
+        Task::Docs { check } => docs::docs(if check {
+            docs::Mode::Check
+        } else {
+            docs::Mode::Write
+        }),
+        Task::Test => test::test(),
+        Task::Tidy => tidy::tidy(),
     }
 }

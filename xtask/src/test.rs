@@ -7,7 +7,11 @@ use crate::shell;
 pub(crate) fn test() -> Result<()> {
     shell::need(&[("gcc", "gcc"), ("python3", "python3")])?;
     // Built as the user, run as root: the tests attach real probes to real processes.
-    let runner = if shell::is_root() { "" } else { "sudo --preserve-env" };
+    let runner = if shell::is_root() {
+        ""
+    } else {
+        "sudo --preserve-env"
+    };
     let cargo = |arguments: &[&str]| {
         let mut command = shell::cargo();
         command.args(arguments);
@@ -18,12 +22,36 @@ pub(crate) fn test() -> Result<()> {
         }
         command
     };
-    shell::run(&mut cargo(&["build", "--locked", "--package", "profilemate-cli"]))?;
-    shell::run(&mut cargo(&["test", "--locked", "--workspace", "--exclude", "profilemate-tests"]))?;
+    shell::run(&mut cargo(&[
+        "build",
+        "--locked",
+        "--package",
+        "profilemate-cli",
+    ]))?;
+    shell::run(&mut cargo(&[
+        "test",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "profilemate-tests",
+    ]))?;
     // One at a time: they share two cores with the servers that they trace.
-    let end_to_end = ["test", "--locked", "--package", "profilemate-tests", "--", "--test-threads=1"];
+    let end_to_end = [
+        "test",
+        "--locked",
+        "--package",
+        "profilemate-tests",
+        "--",
+        "--test-threads=1",
+    ];
     shell::run(&mut cargo(&end_to_end))?;
     let mut python = std::process::Command::new("python3");
-    python.args(["-m", "unittest", "discover", "-s", concat!(env!("CARGO_MANIFEST_DIR"), "/../python/tests")]);
+    python.args([
+        "-m",
+        "unittest",
+        "discover",
+        "-s",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../python/tests"),
+    ]);
     shell::run(&mut python)
 }

@@ -34,7 +34,12 @@ fn check(path: &Path, text: &str, faults: &mut Vec<String>) {
         if line != line.trim_end() {
             faults.push(format!("{name}:{at}: trailing space"));
         }
-        for mark in [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("FIX", "ME"), concat!("#[", "ignore")] {
+        for mark in [
+            concat!("todo", "!("),
+            concat!("unimplemented", "!("),
+            concat!("FIX", "ME"),
+            concat!("#[", "ignore"),
+        ] {
             if line.contains(mark) {
                 faults.push(format!("{name}:{at}: `{mark}`"));
             }
@@ -50,5 +55,9 @@ fn sources(root: &Path) -> Result<Vec<PathBuf>> {
         .output()
         .context("cannot run git")?;
     let list = String::from_utf8(output.stdout).context("file names in UTF-8")?;
-    Ok(list.lines().map(|line| root.join(line)).filter(|path| path.exists()).collect())
+    Ok(list
+        .lines()
+        .map(|line| root.join(line))
+        .filter(|path| path.exists())
+        .collect())
 }

@@ -49,6 +49,7 @@ pub struct Trace {
     /// Whether anything may be written into the target.
     #[arg(long, value_enum, default_value_t = Touch::Probes)]
     pub touch: Touch,
+    /// What every session can be told.
     #[command(flatten)]
     pub common: Common,
     /// Print what would be done, method by method, and change nothing.
@@ -105,6 +106,7 @@ pub struct Common {
 /// Options of `demo`.
 #[derive(Debug, Default, Args)]
 pub struct Demo {
+    /// What every session can be told.
     #[command(flatten)]
     pub common: Common,
     /// Python to run the demo target with, from 3.10 to 3.13 [default: the first good one on PATH or in ~/.pyenv]

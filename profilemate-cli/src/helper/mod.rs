@@ -38,7 +38,14 @@ pub enum Error {
 /// The helper's files, removed when dropped.
 #[derive(Debug)]
 pub struct Helper {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+}
+
+impl Helper {
+    /// Where the files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 /// Lays the helper out and sets the command's environment so that its interpreters load it.
@@ -65,7 +72,7 @@ pub fn prepare(command: &mut Command, methods: &[Method]) -> Result<Helper, Erro
         // The user's own methods are wanted in whatever program it is, not only where vLLM is imported.
         command.env("VLLM_ENABLE_PROFILING", "1");
     }
-    Ok(Helper { _folder: folder })
+    Ok(Helper { folder })
 }
 
 /// The `PYTHONPATH` that the command has: its own, else ours.
@@ -112,7 +119,7 @@ mod tests {
         let mut command = Command::new("true");
         command.env("PYTHONPATH", "/own");
         let helper = prepare(&mut command, &[]).unwrap();
-        let folder = helper._folder.path().to_owned();
+        let folder = helper.folder().to_owned();
         assert!(folder.join("sitecustomize.py").exists());
         let plan: serde_json::Value =
             serde_json::from_slice(&fs::read(folder.join("plan.json")).unwrap()).unwrap();

@@ -64,7 +64,12 @@ pub(super) struct Found {
 
 /// Looks for `wanted` methods in one process. Where callables of C stand in for functions (the helper's, on CPython
 /// 3.11), `stand_ins` are the functions that they call.
-pub(super) fn look(seen: &Seen, runtime: &Runtime, wanted: &[Method], stand_ins: Option<&[u64]>) -> Found {
+pub(super) fn look(
+    seen: &Seen,
+    runtime: &Runtime,
+    wanted: &[Method],
+    stand_ins: Option<&[u64]>,
+) -> Found {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
     let interned = Interned::new(&resolver);
     let mut found = Found {
@@ -139,18 +144,16 @@ fn look_for(
         if !there {
             continue;
         }
-        let compiled = compiler
+        let ops = compiler
             .compile(&field.path)
             .map_err(|error| error.to_string());
-        plan.reads += compiled
-            .as_ref()
-            .map_or(0, |compiled| compiled.ops.len() as u32);
+        plan.reads += ops.as_ref().map_or(0, |ops| ops.ops.len() as u32);
         plan.fields.push((
             field.name.clone(),
             field.path.clone(),
-            compiled.as_ref().err().cloned(),
+            ops.as_ref().err().cloned(),
         ));
-        fields.push((field.name.clone(), field.path.clone(), compiled));
+        fields.push((field.name.clone(), field.path.clone(), ops));
     }
     plan.state = MethodState::Ready;
     (
@@ -292,6 +295,9 @@ pub(super) fn role_by_modules(runtime: &Runtime) -> Role {
 /// Whether the module of one of the methods is imported.
 pub(super) fn any_imported(runtime: &Runtime, methods: &[Method]) -> bool {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
-    let modules: Vec<&str> = methods.iter().map(|method| method.module.as_str()).collect();
+    let modules: Vec<&str> = methods
+        .iter()
+        .map(|method| method.module.as_str())
+        .collect();
     !resolver.imported(&modules).is_empty()
 }

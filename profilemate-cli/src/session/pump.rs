@@ -46,7 +46,10 @@ pub(super) struct Pump {
 
 impl Pump {
     /// Starts the thread.
-    pub(super) fn start(mut pipeline: Pipeline, ring: Option<attach::Reader>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        mut pipeline: Pipeline,
+        ring: Option<attach::Reader>,
+    ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let status = Arc::new(Mutex::new(pipeline.status(clock::monotonic_ns())));
         let shared = Arc::clone(&status);

@@ -15,13 +15,13 @@ use crate::target::process::Seen;
 use crate::target::role::{self, Role};
 
 /// A process younger than this is looked at with every poll; an older one every second.
-pub(super) const YOUNG: Duration = Duration::from_secs(120);
+pub(super) const YOUNG: Duration = Duration::from_mins(2);
 /// Time between two looks at an older process.
 const SELDOM: Duration = Duration::from_secs(1);
 /// Time between two looks at an attached process that lacks some methods yet.
 const LACKING: Duration = Duration::from_millis(300);
 /// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_mins(1);
 
 /// One process and where we stand with it.
 pub(super) struct Tracked {
@@ -126,6 +126,10 @@ impl Tracked {
         if self.since.elapsed() >= YOUNG {
             return now + SELDOM;
         }
-        if self.attachment.is_some() { now + LACKING } else { now }
+        if self.attachment.is_some() {
+            now + LACKING
+        } else {
+            now
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::attachment::{self, Attachment, Context};
 use super::look::{self, Ready, Runtime, Wish};
-use super::tracked::{Tracked, YOUNG};
 use super::options::Options;
 use super::pump::Notes;
+use super::tracked::{Tracked, YOUNG};
 use super::trouble::Trouble;
 use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
@@ -285,7 +285,12 @@ impl Tracker {
     }
 
     /// Looks at a process, and attaches or binds what can be.
-    fn attach(&mut self, tracked: &mut Tracked, engine_below: bool, now: Instant) -> Result<(), Trouble> {
+    fn attach(
+        &mut self,
+        tracked: &mut Tracked,
+        engine_below: bool,
+        now: Instant,
+    ) -> Result<(), Trouble> {
         let pid = tracked.seen.pid;
         let runtime = match &tracked.runtime {
             Some(runtime) => Rc::clone(runtime),
@@ -297,8 +302,14 @@ impl Tracker {
         let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
         let first = tracked.attachment.is_none();
-        let Some(wanted) = self.wanted(tracked, &runtime, role)? else { return Ok(()) };
-        let stand_ins = if runtime.layout.honours_vectorcall() { None } else { attachment::stand_ins(pid) };
+        let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
+            return Ok(());
+        };
+        let stand_ins = if runtime.layout.honours_vectorcall() {
+            None
+        } else {
+            attachment::stand_ins(pid)
+        };
         let found = look::look(&tracked.seen, &runtime, &wanted, stand_ins.as_deref());
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
@@ -321,7 +332,12 @@ impl Tracker {
     }
 
     /// Methods to look for in a process; `None` if there is nothing new to look for.
-    fn wanted(&self, tracked: &mut Tracked, runtime: &Runtime, role: Role) -> Result<Option<Vec<Method>>, Trouble> {
+    fn wanted(
+        &self,
+        tracked: &mut Tracked,
+        runtime: &Runtime,
+        role: Role,
+    ) -> Result<Option<Vec<Method>>, Trouble> {
         if tracked.attachment.is_some() {
             let any = look::any_imported(runtime, &tracked.missing);
             return Ok(any.then(|| std::mem::take(&mut tracked.missing)));
@@ -336,9 +352,15 @@ impl Tracker {
 
     /// Whether the planned technique does anything.
     fn allowed(&self, tracked: &Tracked) -> Result<(), Trouble> {
-        let Some(reason) = tracked.plan.technique.reason() else { return Ok(()) };
+        let Some(reason) = tracked.plan.technique.reason() else {
+            return Ok(());
+        };
         let waits = matches!(tracked.plan.technique, Technique::Wait(_));
-        let exit = if self.options.touch == Touch::None { Exit::Done } else { Exit::Unsupported };
+        let exit = if self.options.touch == Touch::None {
+            Exit::Done
+        } else {
+            Exit::Unsupported
+        };
         Err(Trouble {
             exit,
             reason: reason.to_owned(),
@@ -349,12 +371,20 @@ impl Tracker {
 
     /// Maps (or finds) the marker page of a process and probes it.
     fn begin(&mut self, tracked: &mut Tracked) -> Result<(), Trouble> {
-        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
         if self.next_page >= PAGES {
-            return Err(Trouble::lasting(Exit::Failed, format!("more than {PAGES} processes are attached")));
+            return Err(Trouble::lasting(
+                Exit::Failed,
+                format!("more than {PAGES} processes are attached"),
+            ));
         }
-        let held: Vec<&MarkerPage> =
-            self.processes.values().filter_map(|other| Some(other.attachment.as_ref()?.page())).collect();
+        let held: Vec<&MarkerPage> = self
+            .processes
+            .values()
+            .filter_map(|other| Some(other.attachment.as_ref()?.page()))
+            .collect();
         let mut context = Context {
             kernel,
             links: &mut self.links,
@@ -365,15 +395,28 @@ impl Tracker {
         // Opened anew: an interpreter that was only starting has types now that it had not then.
         let pid = tracked.seen.pid;
         let runtime = Runtime::open(pid)?;
-        tracked.attachment = Some(Attachment::begin(pid, &runtime, self.next_page, &held, &mut context)?);
+        tracked.attachment = Some(Attachment::begin(
+            pid,
+            &runtime,
+            self.next_page,
+            &held,
+            &mut context,
+        )?);
         self.next_page += 1;
         tracked.note(&self.notes);
         Ok(())
     }
 
     /// Binds methods to slots of the page.
-    fn bind(&mut self, tracked: &mut Tracked, ready: &[Ready], stand_ins: bool) -> Result<(), Trouble> {
-        let (Some(kernel), Some(attachment)) = (&mut self.kernel, &mut tracked.attachment) else { return Ok(()) };
+    fn bind(
+        &mut self,
+        tracked: &mut Tracked,
+        ready: &[Ready],
+        stand_ins: bool,
+    ) -> Result<(), Trouble> {
+        let (Some(kernel), Some(attachment)) = (&mut self.kernel, &mut tracked.attachment) else {
+            return Ok(());
+        };
         if ready.is_empty() {
             return Ok(());
         }
@@ -389,7 +432,11 @@ impl Tracker {
         } else {
             attachment.bind(ready, &mut context)?
         };
-        log::info!("process {}: {} methods bound", tracked.seen.pid, ready.len() - refused.len());
+        log::info!(
+            "process {}: {} methods bound",
+            tracked.seen.pid,
+            ready.len() - refused.len()
+        );
         tracked.plan.refuse(&refused);
         look::warn_of_fields(tracked.seen.pid, ready);
         Ok(())
@@ -399,7 +446,11 @@ impl Tracker {
         for method in &tracked.plan.methods {
             if let MethodState::Unbound(reason) = &method.state {
                 if method.is_users() {
-                    log::warn!("process {}: {} is not bound: {reason}", tracked.seen.pid, method.qualname);
+                    log::warn!(
+                        "process {}: {} is not bound: {reason}",
+                        tracked.seen.pid,
+                        method.qualname
+                    );
                 }
                 self.notes.send(Note::Unbound {
                     pid: tracked.seen.pid,

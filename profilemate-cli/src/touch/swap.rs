@@ -128,8 +128,13 @@ fn run_code(page: &MarkerPage) -> Result<bool, Error> {
     use super::stopped::Landing;
 
     let code = page.base() + super::code::SWAP_OFFSET_IN_CODE as u64;
-    let (landing, stood_ns) = super::threads::with_stopped(page.pid(), |thread| thread.run_to_breakpoint(code))?;
-    log::info!("process {}: values swapped, one thread stood for {} us", page.pid(), stood_ns / 1000);
+    let (landing, stood_ns) =
+        super::threads::with_stopped(page.pid(), |thread| thread.run_to_breakpoint(code))?;
+    log::info!(
+        "process {}: values swapped, one thread stood for {} us",
+        page.pid(),
+        stood_ns / 1000
+    );
     Ok(matches!(landing, Landing::Fault))
 }
 
