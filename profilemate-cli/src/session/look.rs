@@ -166,6 +166,13 @@ fn look_for(
     )
 }
 
+/// What a process runs, which is told of it also if nothing in it is traced.
+pub(super) fn introduce(runtime: &Runtime, plan: &mut ProcessPlan) {
+    plan.python = Some(runtime.layout.version.to_string());
+    plan.interpreter = Some(runtime.interpreter.path.clone());
+    plan.vllm = imported_version(runtime);
+}
+
 /// Warns of the user's own fields that are not read: nobody looks for them in a plan.
 pub(super) fn warn_of_fields(pid: u32, ready: &[Ready]) {
     for ready in ready.iter().filter(|ready| ready.method.is_users()) {

@@ -296,9 +296,9 @@ impl Tracker {
             Some(runtime) => Rc::clone(runtime),
             None => Rc::clone(tracked.runtime.insert(Rc::new(Runtime::open(pid)?))),
         };
-        tracked.plan.python = Some(runtime.layout.version.to_string());
-        tracked.plan.interpreter = Some(runtime.interpreter.path.clone());
-        tracked.plan.vllm = look::imported_version(&runtime);
+        if tracked.attachment.is_none() {
+            look::introduce(&runtime, &mut tracked.plan);
+        }
         let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
         let first = tracked.attachment.is_none();
