@@ -29,7 +29,7 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     // The kernel first: without it no folder is made.
     let mut kernel = match options.touch {
         Touch::None => None,
-        Touch::Probes => Some(load(options)?),
+        Touch::Probes | Touch::Helper => Some(load(options)?),
     };
     let ring = match &mut kernel {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),

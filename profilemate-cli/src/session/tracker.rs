@@ -305,11 +305,7 @@ impl Tracker {
         let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
         };
-        let stand_ins = if runtime.layout.honours_vectorcall() {
-            None
-        } else {
-            attachment::stand_ins(pid)
-        };
+        let stand_ins = attachment::stand_ins(pid);
         let found = look::look(&tracked.seen, &runtime, &wanted, stand_ins.as_deref());
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
