@@ -27,9 +27,16 @@ const FORMAT: u32 = 1;
 
 pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     // The kernel first: without it no folder is made.
-    let mut kernel = match options.touch {
-        Touch::None => None,
-        Touch::Probes | Touch::Helper => Some(load(options)?),
+    let (mut kernel, (site, words)) = match options.touch {
+        Touch::None => (None, site(false)),
+        Touch::Probes | Touch::Helper => {
+            // The verifier takes half a second for the programs, the self-test a sixth: side by side.
+            let (kernel, site) = std::thread::scope(|scope| {
+                let test = scope.spawn(|| site(true));
+                (load(options), test.join())
+            });
+            (Some(kernel?), site.unwrap_or_else(|_| site_one_byte(true)))
+        }
     };
     let ring = match &mut kernel {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
@@ -48,7 +55,6 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
         )
     })?;
     introduce(&pump, options, name);
-    let (site, words) = site(options.touch != Touch::None);
     log::info!("probe site: {words}");
     let tracker = Tracker::new(options.clone(), kernel, site, pump.notes().clone());
     Ok(Started {
@@ -129,7 +135,11 @@ fn site(may_test: bool) -> (u64, String) {
             "five-byte nop (a forked child of our own survived it here)".to_owned(),
         );
     }
-    let why = if may_test {
+    site_one_byte(may_test)
+}
+
+fn site_one_byte(tested: bool) -> (u64, String) {
+    let why = if tested {
         "one-byte nop (the five-byte one is not fork-safe on this kernel, or could not be shown to be)"
     } else {
         "one-byte nop, unless the self-test of the five-byte one passes at the attach"

@@ -15,7 +15,7 @@ use crate::target::process::Seen;
 use crate::target::role::{self, Role};
 
 /// A process younger than this is looked at with every poll; an older one every second.
-pub(super) const YOUNG: Duration = Duration::from_mins(2);
+const YOUNG: Duration = Duration::from_mins(2);
 /// Time between two looks at an older process.
 const SELDOM: Duration = Duration::from_secs(1);
 /// Time between two looks at an attached process that lacks some methods yet.
@@ -30,6 +30,8 @@ pub(super) struct Tracked {
     pub(super) since: Instant,
     /// Not visited yet since it appeared or another program was started in it.
     pub(super) fresh: bool,
+    /// It ran for long before it was first seen: what it imports it has imported.
+    pub(super) grown: bool,
     pub(super) next: Instant,
     pub(super) runtime: Option<Rc<Runtime>>,
     pub(super) scheduler_since: Option<Instant>,
@@ -47,6 +49,7 @@ impl Tracked {
             executable: String::new(),
             since: now,
             fresh: true,
+            grown: seen.age().is_some_and(|age| age > YOUNG),
             next: now,
             runtime: None,
             scheduler_since: None,
@@ -121,9 +124,22 @@ impl Tracked {
         }
     }
 
+    /// Whether it may be importing what is looked for just now.
+    pub(super) fn is_young(&self) -> bool {
+        !self.grown && self.since.elapsed() < YOUNG
+    }
+
+    /// Whether something may come in it that is worth frequent looks. Each look reads the process's memory. An API
+    /// server has none of vLLM's methods, only perhaps the `user`'s: its engine is found by the tree.
+    pub(super) fn is_expected(&self, user: bool) -> bool {
+        self.is_young()
+            && (user || self.plan.role != Role::ApiServer)
+            && (self.attachment.is_none() || !self.missing.is_empty())
+    }
+
     /// When to look at it again.
-    pub(super) fn next_look(&self, now: Instant) -> Instant {
-        if self.since.elapsed() >= YOUNG {
+    pub(super) fn next_look(&self, now: Instant, user: bool) -> Instant {
+        if !self.is_expected(user) {
             return now + SELDOM;
         }
         if self.attachment.is_some() {

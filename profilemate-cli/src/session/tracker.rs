@@ -8,7 +8,7 @@ use super::attachment::{self, Attachment, Context};
 use super::look::{self, Ready, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
-use super::tracked::{Tracked, YOUNG};
+use super::tracked::Tracked;
 use super::trouble::Trouble;
 use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
@@ -139,10 +139,10 @@ impl Tracker {
 
     /// Whether a young process is there, which is worth frequent polls.
     pub(super) fn young(&self) -> bool {
-        self.processes.values().any(|tracked| {
-            tracked.since.elapsed() < YOUNG
-                && (tracked.attachment.is_none() || !tracked.missing.is_empty())
-        })
+        let user = !self.options.methods.is_empty();
+        self.processes
+            .values()
+            .any(|tracked| tracked.is_expected(user))
     }
 
     /// The troubles of the processes that are not attached, the weightiest first.
@@ -196,6 +196,7 @@ impl Tracker {
             tracked.trouble = None;
             tracked.attachment = None;
             tracked.since = now;
+            tracked.grown &= tracked.fresh;
             tracked.fresh = true;
             tracked.next = now;
         }
@@ -232,7 +233,7 @@ impl Tracker {
         }
         tracked.retitle();
         tracked.note(&self.notes);
-        tracked.next = tracked.next_look(now);
+        tracked.next = tracked.next_look(now, !self.options.methods.is_empty());
         self.processes.insert(pid, tracked);
     }
 
@@ -309,7 +310,7 @@ impl Tracker {
         let found = look::look(&tracked.seen, &runtime, &wanted, stand_ins.as_deref());
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
-        if tracked.since.elapsed() < YOUNG {
+        if tracked.is_young() {
             tracked.missing.extend(found.absent);
         }
         if found.ready.is_empty() && first {
