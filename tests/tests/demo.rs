@@ -300,6 +300,15 @@ fn a_tracer_killed_at_any_moment_does_no_harm_and_the_next_one_attaches() {
         tracer.signal(libc::SIGKILL);
         drop(tracer);
     }
+    wait_for(
+        "the killed tracers' own children to end",
+        Duration::from_secs(5),
+        || {
+            let all = profilemate::target::process::all().expect("/proc");
+            let mark = format!("{}/killed", folder.path().display());
+            !all.iter().any(|seen| seen.command.contains(&mark))
+        },
+    );
     let detached = Command::new(binary())
         .args(["detach", "--pid", &target.pid().to_string()])
         .output()
