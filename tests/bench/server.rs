@@ -23,7 +23,7 @@ struct Case {
 const CASES: [Case; 2] = [
     Case {
         layers: 2,
-        requests: 128,
+        requests: 96,
         goal: 2.0,
         words: "tiny model",
     },
@@ -35,6 +35,9 @@ const CASES: [Case; 2] = [
     },
 ];
 
+/// The short round before each is so many times shorter.
+const WARM: u32 = 2;
+
 /// One round of the server.
 #[derive(Clone, Copy, Debug)]
 struct Round {
@@ -45,6 +48,8 @@ struct Round {
 /// What one traced round told besides.
 struct Traced {
     round: Round,
+    /// For how long the server idled before its rounds.
+    pause: Duration,
     attach_ms: f64,
     detach_ms: f64,
     events_per_second: f64,
@@ -56,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let Some(python) = vllm::python("0.32.0") else {
         return Ok(());
     };
-    let pairs = if options.quick { 3 } else { 25 };
+    let pairs = if options.quick { 3 } else { 21 };
     for case in &CASES {
         let mut command = Command::new(&python);
         command
@@ -72,6 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn pairs_of(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
     let mut random = fastrand::Rng::new();
     round(server, case.requests)?;
+    let mut pause = with_tracer(server, case)?.pause;
     let (mut ratios, mut untraced, mut traced) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pairs {
         let first = random.bool();
@@ -80,7 +86,8 @@ fn pairs_of(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
         } else {
             None
         };
-        let off = without(server, case)?;
+        pause = on_first.as_ref().map_or(pause, |on| on.pause);
+        let off = without(server, case, pause)?;
         let on = match on_first {
             Some(on) => on,
             None => with_tracer(server, case)?,
@@ -170,9 +177,11 @@ fn tell(case: &Case, ratios: &[f64], untraced: &[Round], traced: &[Traced]) {
     ));
 }
 
-/// An untraced round, behind a short one.
-fn without(server: &mut Target, case: &Case) -> Result<Round> {
-    round(server, case.requests / 8)?;
+/// An untraced round, behind a short one, and behind the pause that a traced one has: a server that has idled for a
+/// moment is slower for a while, traced or not.
+fn without(server: &mut Target, case: &Case, pause: Duration) -> Result<Round> {
+    std::thread::sleep(pause);
+    round(server, case.requests / WARM)?;
     round(server, case.requests)
 }
 
@@ -184,7 +193,8 @@ fn with_tracer(server: &mut Target, case: &Case) -> Result<Traced> {
     tracer.attached(2)?;
     let attach_ms = begin.elapsed().as_secs_f64() * 1e3;
     std::thread::sleep(Duration::from_millis(100));
-    round(server, case.requests / 8)?;
+    let pause = begin.elapsed();
+    round(server, case.requests / WARM)?;
     let (begin, used) = (Instant::now(), cpu_ns(tracer.pid())?);
     let round = round(server, case.requests)?;
     let tracer_percent =
@@ -193,9 +203,10 @@ fn with_tracer(server: &mut Target, case: &Case) -> Result<Traced> {
     let detach_ms = tracer.interrupt()?;
     let metadata = tracer.metadata()?;
     let ledger = &metadata["ledger"];
-    let share = f64::from(case.requests) / f64::from(case.requests + case.requests / 8);
+    let share = f64::from(case.requests) / f64::from(case.requests + case.requests / WARM);
     Ok(Traced {
         round,
+        pause,
         attach_ms,
         detach_ms,
         events_per_second: target::number(ledger, "fired")? * share / seconds,

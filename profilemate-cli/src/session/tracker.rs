@@ -32,6 +32,7 @@ pub(super) struct Tracker {
     links: Vec<Link>,
     notes: Notes,
     site: u64,
+    tree: process::Tree,
     processes: BTreeMap<u32, Tracked>,
     next_page: u16,
     next_program: u32,
@@ -56,6 +57,7 @@ impl Tracker {
             links: Vec::new(),
             notes,
             site,
+            tree: process::Tree::default(),
             processes: BTreeMap::new(),
             next_page: 0,
             next_program: 0,
@@ -67,7 +69,9 @@ impl Tracker {
         let now = Instant::now();
         let mut roots = self.options.roots.clone();
         roots.extend(self.processes.keys());
-        let tree = process::tree_now(&roots)
+        let tree = self
+            .tree
+            .now(&roots)
             .map_err(|error| Trouble::lasting(Exit::Forbidden, super::trouble::chain(&error)))?;
         self.forget_ended(&tree);
         for seen in &tree {

@@ -1,7 +1,7 @@
 //! The processes of a target: one tree per `--pid`, read from `/proc`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procfs::process::Process as Proc;
 
@@ -103,6 +103,44 @@ pub fn tree_now(roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
     Ok(found)
 }
 
+/// Follows the tree below some roots without reading the whole process list each time.
+///
+/// A process can only have come if a process id was given out, and `/proc/loadavg` ends with the one given out last.
+/// While that stays, only the processes that are known are read.
+#[derive(Debug, Default)]
+pub struct Tree {
+    known: BTreeSet<u32>,
+    last: Option<String>,
+    listed: Option<Instant>,
+}
+
+/// Time between two readings of the whole list, at most: where `/proc/loadavg` is not the kernel's own (lxcfs).
+const LISTING: Duration = Duration::from_secs(2);
+
+impl Tree {
+    /// The tree below `roots` as it is now, as [`tree_now`].
+    pub fn now(&mut self, roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
+        let last = last_pid();
+        let recent = self.listed.is_some_and(|at| at.elapsed() < LISTING);
+        if recent && last.is_some() && last == self.last {
+            let known: Vec<Seen> = self.known.iter().filter_map(|&pid| seen(pid)).collect();
+            return Ok(tree(&known, roots));
+        }
+        let found = tree_now(roots)?;
+        self.known = found.iter().map(|process| process.pid).collect();
+        // Read before the list: what comes while it is read changes it.
+        self.last = last;
+        self.listed = Some(Instant::now());
+        Ok(found)
+    }
+}
+
+/// The process id that was given out last, as text.
+fn last_pid() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().nth(4).map(str::to_owned)
+}
+
 /// Every process of the machine that can be read now.
 pub fn all() -> Result<Vec<Seen>, Error> {
     let list = procfs::process::all_processes().map_err(Error::Proc)?;
@@ -180,6 +218,43 @@ mod tests {
             .collect();
         pids.sort_unstable();
         assert_eq!(pids, [10, 11, 12, 13]);
+    }
+
+    #[test]
+    fn a_followed_tree_has_each_new_child_at_once() {
+        let own = std::process::id();
+        let start = || {
+            std::process::Command::new("sleep")
+                .arg("30")
+                .spawn()
+                .unwrap()
+        };
+        let mut children: Vec<std::process::Child> = Vec::new();
+        let mut tree = Tree::default();
+        for count in 1..=3 {
+            children.push(start());
+            let roots: BTreeSet<u32> = children.iter().map(std::process::Child::id).collect();
+            let found = tree.now(&roots).unwrap();
+            assert!(
+                roots
+                    .iter()
+                    .all(|root| found.iter().any(|p| p.pid == *root))
+            );
+            assert!(found.iter().all(|p| p.pid != own));
+            let again = tree.now(&roots).unwrap();
+            assert!(again.len() >= count, "{again:?}");
+        }
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let roots: BTreeSet<u32> = children.iter().map(std::process::Child::id).collect();
+        assert!(
+            tree.now(&roots)
+                .unwrap()
+                .iter()
+                .all(|p| !roots.contains(&p.pid))
+        );
     }
 
     #[test]
