@@ -3,61 +3,19 @@
 
 mod python_target;
 
-use bytemuck::{Pod, Zeroable};
-use profilemate::target::python::{Compiler, Interned, ReadBytes, Resolver, assemble};
-use profilemate_common::memory::Memory;
-use profilemate_common::path::eval::{self, Call, INITIAL_STATUS, Machine, REGISTERS, Register};
+use profilemate::target::python::{Compiler, Interned, ProcessMemory, Resolver, assemble};
+use profilemate_common::path::eval::{Call, LocalMachine};
 use profilemate_common::record::{
-    BLOB_SIZE, CollectionHead, FIELDS, PHASE_RETURN, STATUS_NONE, STATUS_OK, STATUS_TOO_BIG,
-    STATUS_UNSET, STATUS_WRONG_TYPE, STRING_SIZE,
+    CollectionHead, PHASE_RETURN, STATUS_NONE, STATUS_OK, STATUS_TOO_BIG, STATUS_UNSET,
+    STATUS_WRONG_TYPE, STRING_SIZE,
 };
 use python_target::{Target, for_each};
 
 /// The kernel's part, played over `process_vm_readv`.
-struct Machinery<'t> {
-    target: &'t Target,
-    registers: [u64; REGISTERS],
-    status: [u8; FIELDS],
-    values: [u64; FIELDS],
-    blob: Vec<u8>,
-}
-
-impl Memory for Machinery<'_> {
-    fn read<T: Pod>(&self, address: u64) -> Option<T> {
-        self.target.memory.read(address)
-    }
-}
-
-impl Machine for Machinery<'_> {
-    fn get(&self, register: Register) -> u64 {
-        self.registers[register as usize]
-    }
-    fn set(&mut self, register: Register, value: u64) {
-        self.registers[register as usize] = value;
-    }
-    fn set_status(&mut self, field: u64, status: u8) {
-        self.status[field as usize] = status;
-    }
-    fn set_value(&mut self, field: u64, value: u64) {
-        self.values[field as usize] = value;
-    }
-    fn set_blob(&mut self, offset: u64, word: u64) {
-        self.blob[offset as usize..offset as usize + 8].copy_from_slice(&word.to_ne_bytes());
-    }
-    fn copy_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
-        let start = offset as usize + 1;
-        self.target
-            .memory
-            .read_bytes(from, &mut self.blob[start..start + length as usize])
-    }
-}
+type Machinery = Box<LocalMachine<ProcessMemory>>;
 
 /// Evaluates one path for a call of `Plain.method(plain, child, 5, only=result)` that returned `result`.
-fn evaluate<'t>(
-    target: &'t Target,
-    path: &str,
-    classes: &[(&str, &str)],
-) -> (u8, u64, Machinery<'t>) {
+fn evaluate(target: &Target, path: &str, classes: &[(&str, &str)]) -> (u8, u64, Machinery) {
     let resolver = Resolver::new(&target.memory, &target.layout);
     let function = resolver
         .resolve("__main__", "Plain.method")
@@ -78,20 +36,9 @@ fn evaluate<'t>(
         result: target.fact(&["result"]),
         phase: PHASE_RETURN,
     };
-    let mut machine = Machinery {
-        target,
-        registers: [0; REGISTERS],
-        status: [INITIAL_STATUS; FIELDS],
-        values: [0; FIELDS],
-        blob: vec![0; BLOB_SIZE + 64],
-    };
-    eval::start(&mut machine);
-    let mut runs = 0;
-    while !eval::run(&mut machine, &call, &program, &target.layout.kernel) {
-        runs += 1;
-        assert!(runs < 200, "{path} does not end");
-    }
-    (machine.status[0], machine.values[0], machine)
+    let mut machine = Box::new(LocalMachine::new(target.memory));
+    machine.run(&call, &program, &target.layout.kernel);
+    (machine.fields.status[0], machine.fields.values[0], machine)
 }
 
 fn head(machine: &Machinery, value: u64) -> (CollectionHead, usize) {
@@ -243,6 +190,5 @@ fn collections() {
         let (_, value, machine) = evaluate(target, "ret.ids:strs", &[]);
         let (counts, at) = head(&machine, value);
         assert_eq!((counts.stored, string(&machine, at)), (1, "a-1".to_owned()));
-        let _ = CollectionHead::zeroed();
     });
 }

@@ -144,6 +144,34 @@ fn the_demo_prints_its_session_folder_and_fills_the_tables() {
 }
 
 #[test]
+fn the_demo_runs_on_a_python_that_cannot_be_probed_from_outside() {
+    let Some(python) = profilemate_tests::demo::python("3.11") else {
+        println!("skipped: there is no Python 3.11 here");
+        return;
+    };
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = profilemate(&[
+        "demo",
+        "--duration",
+        "4s",
+        "--strict",
+        "--python",
+        python.to_str().unwrap(),
+        "--output",
+        folder.path().to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        !Session::only(folder.path())
+            .rows("batch_utilization")
+            .is_empty()
+    );
+}
+
+#[test]
 fn a_replay_makes_the_same_tables_byte_for_byte() {
     if !root() {
         return;

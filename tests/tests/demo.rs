@@ -118,18 +118,31 @@ fn every_python_that_can_be_probed_gives_the_true_steps() {
 
 #[test]
 fn a_command_on_python_3_11_is_traced_through_the_helper() {
-    if !root() {
-        return;
-    }
     let Some(python) = demo::python("3.11") else {
         return;
     };
+    assert_helper_gives_the_true_steps(&python, &[]);
+}
+
+#[test]
+fn the_helper_serves_the_other_pythons_where_it_is_asked_for() {
+    for python in demo::probed_pythons() {
+        assert_helper_gives_the_true_steps(&python, &["--touch", "helper"]);
+    }
+}
+
+fn assert_helper_gives_the_true_steps(python: &std::path::Path, options: &[&str]) {
+    if !root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let truth = folder.path().join("truth.jsonl");
     let output = folder.path().join("sessions");
     let traced = Command::new(binary())
-        .args(["-q", "trace", "--output", output.to_str().unwrap(), "--"])
-        .arg(&python)
+        .args(["-q", "trace", "--output", output.to_str().unwrap()])
+        .args(options)
+        .arg("--")
+        .arg(python)
         .args([
             "-m",
             "profilemate_demo",
@@ -287,6 +300,15 @@ fn a_tracer_killed_at_any_moment_does_no_harm_and_the_next_one_attaches() {
         tracer.signal(libc::SIGKILL);
         drop(tracer);
     }
+    wait_for(
+        "the killed tracers' own children to end",
+        Duration::from_secs(5),
+        || {
+            let all = profilemate::target::process::all().expect("/proc");
+            let mark = format!("{}/killed", folder.path().display());
+            !all.iter().any(|seen| seen.command.contains(&mark))
+        },
+    );
     let detached = Command::new(binary())
         .args(["detach", "--pid", &target.pid().to_string()])
         .output()

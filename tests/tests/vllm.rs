@@ -361,6 +361,8 @@ fn attached_in_mid_run_no_step_is_missing_from_the_first_full_one_on() {
             "48",
             "--max-tokens",
             "400",
+            "--rounds",
+            "8",
             "--ready-file",
             ready.to_str().unwrap(),
         ],

@@ -96,11 +96,12 @@ impl Child {
         let (wait, go) = pipe()?;
         let (said, say) = pipe()?;
         let fd = page.as_raw_fd();
+        let parent = std::process::id() as libc::pid_t;
         // SAFETY: the child calls only functions that are safe after a fork of a process with threads.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // SAFETY: this is the forked child, and the descriptors are open.
-            unsafe { child(fd, wait.as_raw_fd(), say.as_raw_fd()) }
+            unsafe { child(parent, fd, wait.as_raw_fd(), say.as_raw_fd()) }
         }
         if pid < 0 {
             return Err(io::Error::last_os_error());
@@ -163,9 +164,14 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Safety
 ///
 /// Runs in a forked child, so: system calls only, no allocation, no lock, no unwinding. The descriptors are open.
-unsafe fn child(page: i32, wait: i32, say: i32) -> ! {
+unsafe fn child(parent: libc::pid_t, page: i32, wait: i32, say: i32) -> ! {
     // SAFETY: only async-signal-safe calls, with valid pointers; the mapped code is the one above.
     unsafe {
+        // A tracer that is killed takes its trial along. (It may have been killed before this line.)
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != parent {
+            libc::_exit(1);
+        }
         libc::setpgid(0, 0);
         // A crash is expected: no core file, please.
         let none = libc::rlimit {
@@ -195,6 +201,7 @@ unsafe fn child(page: i32, wait: i32, say: i32) -> ! {
         }
         let grandchild = libc::fork();
         if grandchild == 0 {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             for _ in 0..CALLS {
                 site();
             }

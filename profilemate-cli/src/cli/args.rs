@@ -147,6 +147,9 @@ pub enum Touch {
     /// runs on CPython 3.11 loads the Python helper.
     #[default]
     Probes,
+    /// No thread is stopped and no pointer is redirected from outside: a command started with `--` loads the Python
+    /// helper on every supported CPython, and its methods pass the marker page from their import on.
+    Helper,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -7,6 +7,7 @@ use super::args::{Common, Demo, Detach, Replay, Touch, Trace};
 use super::{Exit, Failure, find, print};
 use crate::catalog;
 use crate::demo::DemoTarget;
+use crate::helper::{self, Pythons};
 use crate::session::{self, Finished, Options, PutBack, Wanted};
 use crate::target::process;
 
@@ -55,6 +56,14 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         }
         return started(options, &trace.run);
     }
+    if trace.touch == Touch::Helper {
+        let error = anyhow::anyhow!(
+            "a running process cannot load the helper: it is loaded when a command starts"
+        );
+        return Err(
+            Failure::new(Exit::Usage, error).hint("`profilemate trace --touch helper -- CMD`")
+        );
+    }
     options.roots = if trace.pid.is_empty() {
         find::only_server()?
     } else {
@@ -83,14 +92,17 @@ fn started(mut options: Options, words: &[String]) -> Result<Exit, Failure> {
     let mut command = Command::new(program);
     command.args(arguments);
     // Kept until the session is over: the command's processes read it when they start.
-    let _helper = match options.touch {
+    let pythons = match options.touch {
         Touch::None => None,
-        Touch::Probes => Some(
-            crate::helper::prepare(&mut command, &options.methods).map_err(|error| {
-                Failure::new(Exit::Output, error).hint("is the temporary folder writable?")
-            })?,
-        ),
+        Touch::Probes => Some(Pythons::Needed),
+        Touch::Helper => Some(Pythons::All),
     };
+    let _helper = pythons
+        .map(|pythons| helper::prepare(&mut command, &options.methods, pythons))
+        .transpose()
+        .map_err(|error| {
+            Failure::new(Exit::Output, error).hint("is the temporary folder writable?")
+        })?;
     let child = command.spawn().map_err(|error| {
         Failure::new(
             Exit::NoTarget,

@@ -228,7 +228,7 @@ impl Server {
             .stderr(complaints)
             .process_group(0);
         let helper = match interpreter.technique() {
-            Technique::Helper => Some(helper::prepare(&mut command, &[])?),
+            Technique::Helper => Some(helper::prepare(&mut command, &[], helper::Pythons::Needed)?),
             Technique::MethodProbes | Technique::Unknown => None,
         };
         let child = command.spawn().map_err(|source| Error::Start {

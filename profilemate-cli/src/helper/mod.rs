@@ -1,6 +1,7 @@
 //! The Python helper, loaded into a command that `trace -- CMD` starts.
 //!
-//! It is needed where method probes cannot work from outside (CPython 3.11), and does nothing in other interpreters.
+//! It is needed where method probes cannot work from outside (CPython 3.11), and does nothing in other interpreters
+//! unless `--touch helper` asks for it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,8 +16,23 @@ use crate::catalog::{Catalog, Method};
 use crate::demo::bundle;
 use crate::touch;
 
-/// Python versions in which the helper binds methods.
-const PYTHONS: &[&str] = &["3.11"];
+/// In which Pythons the helper binds methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pythons {
+    /// Those in which functions cannot be redirected from outside.
+    Needed,
+    /// All that it supports.
+    All,
+}
+
+impl Pythons {
+    fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Needed => &["3.11"],
+            Self::All => &["3.10", "3.11", "3.12", "3.13"],
+        }
+    }
+}
 
 /// Why the helper could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +65,11 @@ impl Helper {
 }
 
 /// Lays the helper out and sets the command's environment so that its interpreters load it.
-pub fn prepare(command: &mut Command, methods: &[Method]) -> Result<Helper, Error> {
+pub fn prepare(
+    command: &mut Command,
+    methods: &[Method],
+    pythons: Pythons,
+) -> Result<Helper, Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Write { path, source }
@@ -59,7 +79,7 @@ pub fn prepare(command: &mut Command, methods: &[Method]) -> Result<Helper, Erro
     bundle::unpack(bundle::HELPER, &path).map_err(failed(&path))?;
     let plan = path.join("plan.json");
     fs::write(path.join("page.bin"), touch::page_code()?).map_err(failed(&path))?;
-    fs::write(&plan, plan_json(methods).to_string()).map_err(failed(&plan))?;
+    fs::write(&plan, plan_json(methods, pythons).to_string()).map_err(failed(&plan))?;
     let mut python_path = path.into_os_string();
     if let Some(before) = python_path_of(command).filter(|before| !before.is_empty()) {
         python_path.push(":");
@@ -85,7 +105,7 @@ fn python_path_of(command: &Command) -> Option<OsString> {
 }
 
 /// What the helper reads: the page's shape and the methods to bind.
-fn plan_json(methods: &[Method]) -> serde_json::Value {
+fn plan_json(methods: &[Method], pythons: Pythons) -> serde_json::Value {
     let catalog = Catalog::vllm();
     let methods: Vec<_> = catalog
         .methods
@@ -106,7 +126,7 @@ fn plan_json(methods: &[Method]) -> serde_json::Value {
         "helper_stub_offset": touch::method_stub(0),
         "stub_stride": touch::method_stub(1) - touch::method_stub(0),
         "methods": methods,
-        "pythons": PYTHONS,
+        "pythons": pythons.versions(),
     })
 }
 
@@ -118,7 +138,7 @@ mod tests {
     fn the_command_gets_the_helper_and_keeps_its_own_path() {
         let mut command = Command::new("true");
         command.env("PYTHONPATH", "/own");
-        let helper = prepare(&mut command, &[]).unwrap();
+        let helper = prepare(&mut command, &[], Pythons::Needed).unwrap();
         let folder = helper.folder().to_owned();
         assert!(folder.join("sitecustomize.py").exists());
         let plan: serde_json::Value =

@@ -337,17 +337,16 @@ impl Attachment {
     }
 }
 
-/// The functions that C callables of the helper call, in the process's page if it has one.
+/// The functions that C callables of the helper call, if the process has any.
 pub(super) fn stand_ins(pid: u32) -> Option<Vec<u64>> {
     let page = MarkerPage::find(pid).ok()??;
     let slots = page.slots().ok()?;
-    Some(
-        slots
-            .iter()
-            .filter(|slot| slot.callee != 0)
-            .map(|slot| slot.callee)
-            .collect(),
-    )
+    let callees: Vec<u64> = slots
+        .iter()
+        .map(|slot| slot.callee)
+        .filter(|callee| *callee != 0)
+        .collect();
+    (!callees.is_empty()).then_some(callees)
 }
 
 /// What [`put_back`] found in one process.

@@ -166,6 +166,13 @@ fn look_for(
     )
 }
 
+/// What a process runs, which is told of it also if nothing in it is traced.
+pub(super) fn introduce(runtime: &Runtime, plan: &mut ProcessPlan) {
+    plan.python = Some(runtime.layout.version.to_string());
+    plan.interpreter = Some(runtime.interpreter.path.clone());
+    plan.vllm = imported_version(runtime);
+}
+
 /// Warns of the user's own fields that are not read: nobody looks for them in a plan.
 pub(super) fn warn_of_fields(pid: u32, ready: &[Ready]) {
     for ready in ready.iter().filter(|ready| ready.method.is_users()) {
@@ -248,15 +255,18 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
 }
 
 /// The technique for a process whose methods are known.
-pub(super) fn technique(runtime: &Runtime, options: &Options, has_page: bool) -> Technique {
+pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: bool) -> Technique {
     if options.touch == Touch::None {
         return Technique::None("--touch none: nothing is written into the target".to_owned());
     }
+    if has_stand_ins {
+        return Technique::Helper;
+    }
+    if options.touch == Touch::Helper {
+        return Technique::Wait("the helper has not bound its methods (yet)".to_owned());
+    }
     if runtime.layout.honours_vectorcall() {
         return Technique::MethodProbes;
-    }
-    if has_page {
-        return Technique::Helper;
     }
     Technique::Wait(format!(
         "CPython {} calls Python functions without looking at their vectorcall pointer, so a running server cannot be \

@@ -8,11 +8,15 @@ use std::time::Duration;
 use crate::attach;
 use crate::capture::{Outcome, Pipeline, frame};
 use crate::event::Note;
+use crate::sink::metadata::Overhead;
 use crate::sink::{self, status::Status};
 use crate::sys::clock;
 
 /// Pause between two drains. A wake-up per event would cost the traced thread many times the event itself.
 const DRAIN: Duration = Duration::from_millis(10);
+
+/// Time between two weighings of the tracer's own cost.
+const WEIGHING_NS: u64 = 1_000_000_000;
 
 /// What the tracker tells the pump.
 enum Message {
@@ -96,6 +100,7 @@ fn run(
 ) -> Result<Outcome, sink::Error> {
     let mut records = Records::default();
     let mut stopping = false;
+    let mut weighed_ns = 0;
     loop {
         // Records are taken before the notes, and pushed after them: a note that gives a record its meaning was sent
         // before the record could be made.
@@ -113,6 +118,10 @@ fn run(
             pipeline.frame(frame::KIND_RECORD, record)?;
         }
         let now_ns = clock::monotonic_ns();
+        if now_ns.saturating_sub(weighed_ns) >= WEIGHING_NS || stopping {
+            weighed_ns = now_ns;
+            pipeline.set_overhead(overhead());
+        }
         pipeline.tick(now_ns)?;
         if let Ok(mut shared) = status.lock() {
             *shared = pipeline.status(now_ns);
@@ -123,6 +132,23 @@ fn run(
         if !stopping {
             std::thread::sleep(DRAIN);
         }
+    }
+}
+
+/// What tracing has cost so far, as far as the tracer can tell itself.
+fn overhead() -> Overhead {
+    let own = procfs::process::Process::myself().ok();
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    Overhead {
+        tracer_cpu_sec: own
+            .as_ref()
+            .and_then(|own| own.stat().ok())
+            .map(|stat| seconds(stat.utime + stat.stime)),
+        tracer_rss_bytes: own
+            .and_then(|own| own.status().ok()?.vmhwm)
+            .map(|kib| kib * 1024),
+        target_stopped_ms: Some(crate::touch::stood_ns() as f64 / 1e6),
+        probe_run_ms: None,
     }
 }
 

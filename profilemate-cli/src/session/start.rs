@@ -29,7 +29,7 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     // The kernel first: without it no folder is made.
     let (mut kernel, (site, words)) = match options.touch {
         Touch::None => (None, site(false)),
-        Touch::Probes => {
+        Touch::Probes | Touch::Helper => {
             // The verifier takes half a second for the programs, the self-test a sixth: side by side.
             let (kernel, site) = std::thread::scope(|scope| {
                 let test = scope.spawn(|| site(true));

@@ -301,20 +301,16 @@ impl Tracker {
             Some(runtime) => Rc::clone(runtime),
             None => Rc::clone(tracked.runtime.insert(Rc::new(Runtime::open(pid)?))),
         };
-        tracked.plan.python = Some(runtime.layout.version.to_string());
-        tracked.plan.interpreter = Some(runtime.interpreter.path.clone());
-        tracked.plan.vllm = look::imported_version(&runtime);
+        if tracked.attachment.is_none() {
+            look::introduce(&runtime, &mut tracked.plan);
+        }
         let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
         let first = tracked.attachment.is_none();
         let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
         };
-        let stand_ins = if runtime.layout.honours_vectorcall() {
-            None
-        } else {
-            attachment::stand_ins(pid)
-        };
+        let stand_ins = attachment::stand_ins(pid);
         let found = look::look(&tracked.seen, &runtime, &wanted, stand_ins.as_deref());
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;

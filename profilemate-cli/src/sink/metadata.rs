@@ -100,13 +100,14 @@ fn ledger_json(ledger: Ledger, aggregator: &Aggregator, counts: &Counts) -> Valu
     let marks = aggregator.counters().marks();
     let arrived = counts.received.saturating_add(counts.lost_userspace);
     json!({
-        "page_marks": marks,
+        "page_marks": (marks >= ledger.fired).then_some(marks),
         "fired": ledger.fired,
         "submitted": ledger.submitted,
         "lost": ledger.lost,
         "filtered": ledger.filtered,
         "received": counts.received,
-        "marks_not_fired": difference(marks, ledger.fired) as i64,
+        // A process that ended took its page along: what it counted last was not read.
+        "marks_not_fired": marks.checked_sub(ledger.fired),
         "fired_not_accounted": difference(ledger.fired, ended) as i64,
         "submitted_not_received": difference(ledger.submitted, arrived) as i64,
     })

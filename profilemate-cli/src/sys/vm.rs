@@ -3,7 +3,6 @@
 use std::io;
 
 use bytemuck::Pod;
-use profilemate_common::memory::Memory;
 
 /// Reads exactly `into.len()` bytes at `address` of process `pid`.
 pub fn read(pid: u32, address: u64, into: &mut [u8]) -> io::Result<()> {
@@ -69,35 +68,6 @@ fn remote(address: u64, len: usize) -> io::Result<libc::iovec> {
     })
 }
 
-/// A live process as a [`Memory`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProcessMemory {
-    pid: u32,
-}
-
-impl ProcessMemory {
-    /// The memory of process `pid`. Hold a [`PidFd`](super::process::PidFd) of it for as long as this is used.
-    pub fn new(pid: u32) -> Self {
-        Self { pid }
-    }
-
-    /// The process.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Reads exactly `into.len()` bytes; `None` where that much is not readable.
-    pub fn read_bytes(&self, address: u64, into: &mut [u8]) -> Option<()> {
-        read(self.pid, address, into).ok()
-    }
-}
-
-impl Memory for ProcessMemory {
-    fn read<T: Pod>(&self, address: u64) -> Option<T> {
-        read_value(self.pid, address).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,10 +75,13 @@ mod tests {
     #[test]
     fn own_memory_reads_back_and_null_does_not() {
         let value = std::hint::black_box(0x1122_3344_5566_7788_u64);
-        let memory = ProcessMemory::new(std::process::id());
-        assert_eq!(memory.read::<u64>(&raw const value as u64), Some(value));
-        assert_eq!(memory.read::<u64>(0), None);
-        assert_eq!(memory.read::<u64>(u64::MAX - 3), None);
+        let own = std::process::id();
+        assert_eq!(
+            read_value::<u64>(own, &raw const value as u64).ok(),
+            Some(value)
+        );
+        assert!(read_value::<u64>(own, 0).is_err());
+        assert!(read_value::<u64>(own, u64::MAX - 3).is_err());
     }
 
     #[test]

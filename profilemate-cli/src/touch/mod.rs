@@ -10,6 +10,7 @@
 
 mod check;
 mod code;
+mod cost;
 mod error;
 mod mapping;
 mod page;
@@ -29,6 +30,7 @@ pub use check::check;
 pub use code::{
     MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, bytes as page_code, method_stub, vectorcall_stub,
 };
+pub use cost::stood_ns;
 pub use error::Error;
 pub use page::MarkerPage;
 pub use redirect::{

@@ -61,6 +61,7 @@ fn attempt<T: Send>(
         };
         let result = work(&mut stopped);
         let stood_ns = stopped.release();
+        super::cost::stood(stood_ns);
         result.map(|value| Some((value, stood_ns)))
     };
     std::thread::scope(|scope| {

@@ -34,7 +34,8 @@ pub struct Op {
     /// [`CODE_ARGUMENT`]: position. [`CODE_ATTRIBUTE`], and elements that are attributes: index among the type's
     /// shared keys, or [`NO_INDEX`].
     pub index: u32,
-    /// Position in a combined dictionary's entries, or [`NO_INDEX`].
+    /// Where the key lies in the entries of a dictionary or of a type's shared keys, or [`NO_INDEX`]. Only a hint: the
+    /// key there is compared. The kernel writes here where it found the key last.
     pub hint: u32,
     /// [`CODE_LOAD`] and [`ELEMENT_LOAD`]: bytes to add. [`CODE_TUPLE_ITEM`], [`CODE_LIST_ITEM`]: item index.
     pub offset: i32,

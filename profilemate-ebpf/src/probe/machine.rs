@@ -6,6 +6,7 @@ use bytemuck::Pod;
 use core::mem::{MaybeUninit, offset_of};
 use profilemate_common::memory::Memory;
 use profilemate_common::path::eval::{INITIAL_STATUS, Machine, REGISTERS, Register};
+use profilemate_common::path::{OPS, Program};
 use profilemate_common::record::{BLOB_SIZE, FIELDS, Fields, MethodCalled, STRING_SIZE};
 
 /// Where one event's record is made.
@@ -46,6 +47,8 @@ const _: () = assert!(FIELDS <= FIELD_MASK as usize + 1);
 /// A record under construction.
 pub(super) struct KernelMachine {
     place: *mut u8,
+    /// The program whose hints it may set; null where none is run.
+    program: *mut Program,
 }
 
 impl KernelMachine {
@@ -53,11 +56,12 @@ impl KernelMachine {
     ///
     /// # Safety
     ///
-    /// `place` is valid, and nothing else uses it meanwhile.
+    /// `place` is valid, and nothing else uses it meanwhile. `program` is valid, or null if no program is run.
     #[inline(always)]
-    pub(super) unsafe fn new(place: *mut Workplace) -> Self {
+    pub(super) unsafe fn new(place: *mut Workplace, program: *mut Program) -> Self {
         Self {
             place: place.cast(),
+            program,
         }
     }
 
@@ -139,6 +143,14 @@ impl Machine for KernelMachine {
             FIELDS_AT + offset_of!(Fields, values) + 8 * (field & FIELD_MASK) as usize,
             value,
         );
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, pc: u64, hint: u32) {
+        let op = pc as usize & (OPS - 1);
+        // SAFETY: the operation lies within the program, by the mask; the store is aligned, and atomic as every aligned
+        // store of a word. Events on other CPUs read the old or the new hint, and check either.
+        unsafe { (&raw mut (*self.program).ops[op].hint).write_volatile(hint) }
     }
 
     #[inline(always)]

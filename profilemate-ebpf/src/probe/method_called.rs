@@ -59,7 +59,7 @@ fn method_called(ctx: ProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the place is this event's until it is given back.
-    let mut machine = unsafe { KernelMachine::new(place) };
+    let mut machine = unsafe { KernelMachine::new(place, core::ptr::null_mut()) };
     machine.clear();
     eval::start(&mut machine);
     // SAFETY: as above.
@@ -85,12 +85,15 @@ fn fields_read(ctx: ProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the place is this event's until it is given back.
-    let (mut machine, mark, index) =
-        unsafe { (KernelMachine::new(place), &(*place).mark, (*place).program) };
+    let (mark, index) = unsafe { (&(*place).mark, (*place).program) };
     let mut complete = false;
-    if let Some(program) = PROGRAMS.get(index)
+    if let Some(pointer) = PROGRAMS.get_ptr_mut(index)
+        // SAFETY: a value of a map, which lives as long as the programs. Only hints are written meanwhile.
+        && let program = unsafe { &*pointer }
         && let Some(layout) = LAYOUTS.get(program.layout)
     {
+        // SAFETY: as above, and the place is this event's.
+        let mut machine = unsafe { KernelMachine::new(place, pointer) };
         if !eval::run(&mut machine, &call(mark), program, layout) {
             go_on(&ctx);
             // So many parts are too many: what has been read so far counts.

@@ -47,26 +47,7 @@ impl ReadBytes for ProcessMemory {
         if !plausible(address, into.len()) {
             return false;
         }
-        let local = libc::iovec {
-            iov_base: into.as_mut_ptr().cast(),
-            iov_len: into.len(),
-        };
-        let remote = libc::iovec {
-            iov_base: address as *mut libc::c_void,
-            iov_len: into.len(),
-        };
-        // SAFETY: `local` describes `into`, which is exclusively borrowed for the call; the kernel checks `remote`.
-        let read = unsafe {
-            libc::process_vm_readv(
-                self.pid as libc::pid_t,
-                &raw const local,
-                1,
-                &raw const remote,
-                1,
-                0,
-            )
-        };
-        usize::try_from(read).is_ok_and(|read| read == into.len())
+        crate::sys::vm::read(self.pid, address, into).is_ok()
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) fn attribute<M: Machine>(
     Next::Keys {
         keys,
         values,
-        candidate: NO_INDEX,
+        candidate: op.hint,
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn in_dict<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, d
         Next::Keys {
             keys,
             values: values.wrapping_add(u64::from(layout.values_first)),
-            candidate: op.index,
+            candidate: op.hint,
         }
     }
 }
@@ -241,7 +241,7 @@ pub(super) fn search<M: Machine>(
 
 /// Compares one slot of the hash table.
 #[inline(always)]
-pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
+pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
     let slot = machine.get(Register::Slot);
     let at = machine
         .get(Register::Indices)
@@ -262,6 +262,8 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
             .wrapping_add((index as u64).wrapping_mul(stride));
         let [key, value] = machine.read_or_zero::<[u64; 2]>(key);
         if key == op.key {
+            // Instances of a class have their keys in the same places as a rule, so the next event looks here first.
+            machine.learn(pc, index as u32);
             return Next::Entry {
                 index: index as u64,
                 value,

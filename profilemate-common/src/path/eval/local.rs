@@ -77,6 +77,10 @@ impl<M: Memory> Machine for LocalMachine<M> {
         }
     }
 
+    fn learn(&mut self, _pc: u64, _hint: u32) {
+        // One value is read at once here: there is no next event.
+    }
+
     fn set_blob(&mut self, offset: u64, word: u64) {
         let at = offset as usize & (BLOB_SIZE - 8);
         if let Some(place) = self.blob.get_mut(at..at + 8) {

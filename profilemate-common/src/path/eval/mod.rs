@@ -65,6 +65,8 @@ pub trait Machine: Memory {
     fn set_status(&mut self, field: u64, status: u8);
     /// Sets the value of `field`, which is less than `FIELDS`.
     fn set_value(&mut self, field: u64, value: u64);
+    /// Remembers in operation `pc` of the program, less than `OPS`, where its key was found: its hint from now on.
+    fn learn(&mut self, pc: u64, hint: u32);
     /// Sets eight bytes of the blob.
     fn set_blob(&mut self, offset: u64, word: u64);
     /// Copies `length` (at most 63) bytes of foreign memory to the blob at `offset + 1`; false if not readable.
@@ -214,7 +216,7 @@ fn handle<M: Machine>(
         SKIP => skip(machine, op, pc),
         COLLECT => collection::collect(machine, layout, object),
         KEYWORD => argument::keyword(machine, op, call, layout),
-        PROBE => attribute::probe(machine, op),
+        PROBE => attribute::probe(machine, op, pc),
         BASE => leaf::base(machine, op, layout, object),
         LEAF_STAGE_ADDRESS => Next::Value(object),
         LEAF_STAGE_IS_NONE => Next::Value(u64::from(object == layout.none)),
