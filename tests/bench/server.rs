@@ -1,9 +1,13 @@
 //! `server`: throughput of the real vLLM with and without tracing, in one server's life.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use profilemate::target::process::tree_now;
+use profilemate::touch::MarkerPage;
+use profilemate_common::page::{MODE_OFF, Mode};
 use profilemate_tests::vllm;
 
 use crate::Options;
@@ -70,6 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let mut server =
             Target::spawn(command, "REPLY ", Stdio::null()).context("vLLM did not start")?;
         pairs_of(&mut server, case, pairs)?;
+        switched(&mut server, case, pairs * 6)?;
     }
     Ok(())
 }
@@ -175,6 +180,49 @@ fn tell(case: &Case, ratios: &[f64], untraced: &[Round], traced: &[Traced]) {
         "  lost in all rounds: {} events",
         traced.iter().map(|on| on.lost).sum::<u64>()
     ));
+}
+
+/// As [`pairs_of`], and finer: one tracer stays, and the pages' modes are switched between short rounds. What a
+/// redirected call and the waiting tracer cost is in both.
+fn switched(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
+    let mut tracer = Tracer::start(&[server.pid()], &[])?;
+    tracer.attached(2)?;
+    let mut slots: Vec<(MarkerPage, Vec<(u8, Mode)>)> = Vec::new();
+    for process in tree_now(&BTreeSet::from([server.pid()]))? {
+        for page in MarkerPage::find_all(process.pid)? {
+            let modes = (0_u8..).zip(page.slots()?).map(|(slot, data)| (slot, data.mode));
+            let modes = modes.filter(|(_, mode)| *mode != MODE_OFF).collect();
+            slots.push((page, modes));
+        }
+    }
+    ensure!(slots.len() == 2, "{} pages", slots.len());
+    let mut random = fastrand::Rng::new();
+    let mut losses = Vec::new();
+    for _ in 0..pairs {
+        let mut seconds = [0.0; 2];
+        let first = random.usize(0..2);
+        for events in [first, 1 - first] {
+            for (page, modes) in &slots {
+                for (slot, mode) in modes {
+                    page.set_mode(*slot, if events == 1 { *mode } else { MODE_OFF })?;
+                }
+            }
+            seconds[events] = 1.0 / round(server, case.requests / 6)?.tokens_per_second;
+        }
+        losses.push((1.0 - seconds[0] / seconds[1]) * 100.0);
+    }
+    tracer.interrupt()?;
+    let (low, high) = interval(&losses);
+    report::line(
+        "loss by events alone, switched on and off",
+        Summary::of(&losses),
+        "%",
+        None,
+    );
+    report::remark(&format!(
+        "  95 % interval of the median: {low:.2} to {high:.2} %"
+    ));
+    Ok(())
 }
 
 /// An untraced round, behind a short one, and behind the pause that a traced one has: a server that has idled for a
