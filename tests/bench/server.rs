@@ -190,7 +190,9 @@ fn switched(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
     let mut slots: Vec<(MarkerPage, Vec<(u8, Mode)>)> = Vec::new();
     for process in tree_now(&BTreeSet::from([server.pid()]))? {
         for page in MarkerPage::find_all(process.pid)? {
-            let modes = (0_u8..).zip(page.slots()?).map(|(slot, data)| (slot, data.mode));
+            let modes = (0_u8..)
+                .zip(page.slots()?)
+                .map(|(slot, data)| (slot, data.mode));
             let modes = modes.filter(|(_, mode)| *mode != MODE_OFF).collect();
             slots.push((page, modes));
         }

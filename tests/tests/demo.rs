@@ -14,6 +14,9 @@ use profilemate_tests::{
 };
 use serde_json::Value;
 
+/// How long a tracer may take to end. The kernel takes its time to remove a probe where the processors are busy.
+const PATIENCE: Duration = Duration::from_mins(3);
+
 fn tracer(pid: u32, output: &std::path::Path, more: &[&str]) -> Guard {
     Guard::start(
         Command::new(binary())
@@ -97,12 +100,7 @@ fn every_python_that_can_be_probed_gives_the_true_steps() {
         let output = folder.path().join("sessions");
         let mut tracer = tracer(target.pid(), &output, &[]);
         let truth = target.finish(Duration::from_secs(40));
-        assert_eq!(
-            tracer.wait(Duration::from_secs(10)),
-            0,
-            "{}",
-            python.display()
-        );
+        assert_eq!(tracer.wait(PATIENCE), 0, "{}", python.display());
         let session = Session::only(&output);
         let steps = assert_steps_are_a_run_of(&session, &truth);
         assert!(steps > 100, "{}: {steps} steps", python.display());
@@ -223,7 +221,7 @@ fn the_generated_tokens_are_the_same_with_and_without_a_tracer() {
     let output = folder.path().join("sessions");
     let mut tracer = tracer(target.pid(), &output, &[]);
     let truth = target.finish(Duration::from_mins(1));
-    assert_eq!(tracer.wait(Duration::from_secs(10)), 0);
+    assert_eq!(tracer.wait(PATIENCE), 0);
     assert!(assert_steps_are_a_run_of(&Session::only(&output), &truth) > 100);
     demo::start(&python, &without, 20, &options).finish(Duration::from_mins(1));
     assert_eq!(Demo::tokens(&with), Demo::tokens(&without));
@@ -238,10 +236,10 @@ fn a_second_tracer_is_refused_and_the_first_one_goes_on() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 6, &[]);
+    let target = demo::start(&python, folder.path(), 15, &[]);
     let output = folder.path().join("first");
     let mut first = tracer(target.pid(), &output, &[]);
-    wait_for("rows", Duration::from_secs(10), || {
+    wait_for("rows", Duration::from_secs(13), || {
         output.exists()
             && std::fs::read_dir(&output)
                 .unwrap()
@@ -270,7 +268,7 @@ fn a_second_tracer_is_refused_and_the_first_one_goes_on() {
         String::from_utf8_lossy(&second.stderr)
     );
     let truth = target.finish(Duration::from_secs(40));
-    assert_eq!(first.wait(Duration::from_secs(10)), 0);
+    assert_eq!(first.wait(PATIENCE), 0);
     assert!(assert_steps_are_a_run_of(&Session::only(&output), &truth) > 50);
 }
 
@@ -288,7 +286,7 @@ fn a_tracer_killed_at_any_moment_does_no_harm_and_the_next_one_attaches() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let seconds = 10 + kills() as u32 * 2;
+    let seconds = 30 + kills() as u32 * 3;
     let target = demo::start(&python, folder.path(), seconds, &[]);
     for round in 0..kills() {
         let tracer = tracer(
@@ -300,15 +298,11 @@ fn a_tracer_killed_at_any_moment_does_no_harm_and_the_next_one_attaches() {
         tracer.signal(libc::SIGKILL);
         drop(tracer);
     }
-    wait_for(
-        "the killed tracers' own children to end",
-        Duration::from_secs(5),
-        || {
-            let all = profilemate::target::process::all().expect("/proc");
-            let mark = format!("{}/killed", folder.path().display());
-            !all.iter().any(|seen| seen.command.contains(&mark))
-        },
-    );
+    wait_for("the killed tracers' own children to end", PATIENCE, || {
+        let all = profilemate::target::process::all().expect("/proc");
+        let mark = format!("{}/killed", folder.path().display());
+        !all.iter().any(|seen| seen.command.contains(&mark))
+    });
     let detached = Command::new(binary())
         .args(["detach", "--pid", &target.pid().to_string()])
         .output()
@@ -321,7 +315,7 @@ fn a_tracer_killed_at_any_moment_does_no_harm_and_the_next_one_attaches() {
     );
     let output = folder.path().join("last");
     let mut last = tracer(target.pid(), &output, &["--duration", "2s"]);
-    assert_eq!(last.wait(Duration::from_secs(20)), 0);
+    assert_eq!(last.wait(PATIENCE), 0);
     let truth = target.finish(Duration::from_secs(u64::from(seconds) + 40));
     assert!(assert_steps_are_a_run_of(&Session::only(&output), &truth) > 50);
 }
@@ -340,11 +334,13 @@ fn attaching_and_detaching_over_and_over_leaves_the_target_as_it_was() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 15 + cycles() * 2, &["--no-gap"]);
+    let target = demo::start(&python, folder.path(), 60 + cycles() * 30, &["--no-gap"]);
+    let processes = target.tree().len();
+    assert!(processes >= 3);
     for cycle in 0..cycles() {
         let output = folder.path().join(format!("cycle{cycle}"));
         let mut tracer = tracer(target.pid(), &output, &["--duration", "200ms"]);
-        assert_eq!(tracer.wait(Duration::from_secs(20)), 0, "cycle {cycle}");
+        assert_eq!(tracer.wait(PATIENCE), 0, "cycle {cycle}");
     }
     let detached = Command::new(binary())
         .args(["detach", "--pid", &target.pid().to_string()])
@@ -352,7 +348,11 @@ fn attaching_and_detaching_over_and_over_leaves_the_target_as_it_was() {
         .unwrap();
     let text = String::from_utf8_lossy(&detached.stderr).into_owned();
     assert!(text.contains("nothing to put back"), "{text}");
-    target.finish(Duration::from_secs(200));
+    assert_eq!(
+        target.tree().len(),
+        processes,
+        "the target lives on as it was"
+    );
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_ring_that_is_too_small_loses_and_the_ledger_stays_exact() {
         &output,
         &["--duration", "3s", "--ring-size", "4K"],
     );
-    assert_eq!(tracer.wait(Duration::from_secs(20)), 0);
+    assert_eq!(tracer.wait(PATIENCE), 0);
     let session = Session::only(&output);
     assert!(
         assert_marks_exact(&session) > 0,

@@ -55,7 +55,7 @@ fn methods_are_seen_however_they_are_called_and_children_live_on() {
     for python in demo::probed_pythons() {
         let folder = tempfile::tempdir().unwrap();
         let result = folder.path().join("result.json");
-        let mut target = start(&python, 14, &result);
+        let mut target = start(&python, 25, &result);
         for round in 0..3 {
             let output = folder.path().join(format!("round{round}"));
             let (session, _) = trace(

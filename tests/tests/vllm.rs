@@ -25,7 +25,7 @@ fn traced(version: &str, arguments: &[&str]) -> Option<(Run, Session)> {
     let mut tracer = tracer(driver.pid(), &output, folder.path());
     let run = driver.finish();
     assert_eq!(
-        tracer.wait(Duration::from_secs(20)),
+        tracer.wait(Duration::from_secs(180)),
         0,
         "{}",
         tracer_log(folder.path())
@@ -373,7 +373,7 @@ fn attached_in_mid_run_no_step_is_missing_from_the_first_full_one_on() {
     let mut tracer = tracer(driver.pid(), &output, folder.path());
     let run = driver.finish();
     assert_eq!(
-        tracer.wait(Duration::from_secs(20)),
+        tracer.wait(Duration::from_secs(180)),
         0,
         "{}",
         tracer_log(folder.path())
