@@ -364,7 +364,7 @@ fn a_ring_that_is_too_small_loses_and_the_ledger_stays_exact() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 15, &["--no-gap"]);
+    let target = demo::start(&python, folder.path(), 60, &["--no-gap"]);
     let output = folder.path().join("sessions");
     let mut tracer = tracer(
         target.pid(),
