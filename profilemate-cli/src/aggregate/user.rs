@@ -31,20 +31,21 @@ impl Aggregator {
 /// The fields as a JSON object, in the order of the program. What was not read is left out; a collection of which only
 /// the first items are there becomes `{"first": [...], "total": N}`. Empty if there is no field.
 fn json(fields: Fields<'_>) -> String {
-    let mut out = String::new();
+    let mut out = Vec::new();
     for (name, value) in fields.iter() {
         let Some(value) = json_value(value) else {
             continue;
         };
-        out.push(if out.is_empty() { '{' } else { ',' });
-        out.push_str(&serde_json::Value::from(name).to_string());
-        out.push(':');
-        out.push_str(&value.to_string());
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        // Writing to memory cannot fail.
+        let _ = serde_json::to_writer(&mut out, name);
+        out.push(b':');
+        let _ = serde_json::to_writer(&mut out, &value);
     }
     if !out.is_empty() {
-        out.push('}');
+        out.push(b'}');
     }
-    out
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn json_value(value: &Value) -> Option<serde_json::Value> {

@@ -3,7 +3,7 @@
 //! A call is held until something `window_ns` younger was seen. Notes that change the meaning of later calls are
 //! barriers: everything before them is released first, so that they keep their place. The others pass at once.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use crate::event::{Event, Note};
 
@@ -16,8 +16,9 @@ pub const CAPACITY: usize = 65_536;
 pub struct Order {
     window_ns: u64,
     capacity: usize,
-    held: BTreeMap<(u64, u64), Event>,
-    arrived: u64,
+    /// By time, and of one time in the order of arrival. Nearly every call is the youngest when it comes, so it is
+    /// put at the end; the few others move some neighbours.
+    held: VecDeque<(u64, Event)>,
     watermark_ns: u64,
     late: u64,
     released_ns: u64,
@@ -35,8 +36,7 @@ impl Order {
         Self {
             window_ns,
             capacity,
-            held: BTreeMap::new(),
-            arrived: 0,
+            held: VecDeque::new(),
             watermark_ns: 0,
             late: 0,
             released_ns: 0,
@@ -58,15 +58,19 @@ impl Order {
         if ts_ns < self.released_ns {
             self.late += 1;
         }
-        self.arrived += 1;
-        self.held.insert((ts_ns, self.arrived), event);
+        if self.held.back().is_none_or(|(last, _)| *last <= ts_ns) {
+            self.held.push_back((ts_ns, event));
+        } else {
+            let at = self.held.partition_point(|(held, _)| *held <= ts_ns);
+            self.held.insert(at, (ts_ns, event));
+        }
         self.advance(ts_ns, out);
     }
 
     /// Everything older than `now_ns` less the window has arrived: hands it out.
     pub fn advance(&mut self, now_ns: u64, out: &mut impl FnMut(Event)) {
         self.watermark_ns = self.watermark_ns.max(now_ns);
-        while let Some(((ts_ns, _), _)) = self.held.first_key_value() {
+        while let Some((ts_ns, _)) = self.held.front() {
             if ts_ns.saturating_add(self.window_ns) > self.watermark_ns
                 && self.held.len() <= self.capacity
             {
@@ -94,7 +98,7 @@ impl Order {
     }
 
     fn pop(&mut self, out: &mut impl FnMut(Event)) {
-        if let Some(((ts_ns, _), event)) = self.held.pop_first() {
+        if let Some((ts_ns, event)) = self.held.pop_front() {
             self.released_ns = self.released_ns.max(ts_ns);
             out(event);
         }

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::table::{AnyRow, TABLES};
 
+/// Bytes of a table that wait for the next flush, at most.
+const BUFFER: usize = 64 << 10;
+
 /// One file.
 struct Sheet {
     path: PathBuf,
@@ -65,7 +68,9 @@ impl CsvFolder {
             })?;
             let mut sheet = Sheet {
                 path,
-                writer: csv::Writer::from_writer(file),
+                writer: csv::WriterBuilder::new()
+                    .buffer_capacity(BUFFER)
+                    .from_writer(file),
                 rows: 0,
                 dirty: false,
             };
