@@ -257,7 +257,8 @@ fn finds_interned_names() {
     });
 }
 
-/// A process that is just starting, looked at again and again, is never taken for a wrong build.
+/// A process that is just starting, looked at again and again, is not taken for a wrong build for long. (A table that
+/// grows while it is read can look wrong for a moment; a session looks again for seconds before it believes that.)
 #[test]
 fn a_starting_process_is_not_refused() {
     use profilemate::target::python::{LayoutError, ProcessMemory, identify, validate};
@@ -272,6 +273,7 @@ fn a_starting_process_is_not_refused() {
             .unwrap();
         let memory = ProcessMemory { pid: child.id() };
         let mut layouts = 0;
+        let mut differed = 0;
         for _ in 0..20_000 {
             // Before `exec` and while its libraries are being loaded, it is no Python yet.
             let Ok(interpreter) = identify(child.id(), &memory) else {
@@ -280,8 +282,14 @@ fn a_starting_process_is_not_refused() {
             match validate(&interpreter, &memory) {
                 Ok(_) => layouts += 1,
                 Err(LayoutError::Starting { .. }) => {}
+                Err(LayoutError::Differs { .. }) if differed < 5 => {
+                    differed += 1;
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    continue;
+                }
                 Err(error) => panic!("{}: {error}", python.display()),
             }
+            differed = 0;
             if layouts == 10 {
                 break;
             }
