@@ -95,12 +95,7 @@ impl Rig {
 
 fn plan(library: &Library) -> LibraryPlan {
     let facts = KernelFacts::of(profilemate::attach::Capabilities::probe().version);
-    driver::library(
-        &library.path,
-        library.side,
-        &library.read().unwrap(),
-        &facts,
-    )
+    driver::library(&library.path, library.side, &library.read().unwrap(), facts)
 }
 
 /// Captures a graph of three nodes and launches it ten times; the stand-in's places 0 and 1 hold graph and exec.
