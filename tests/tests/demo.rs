@@ -337,11 +337,23 @@ fn attaching_and_detaching_over_and_over_leaves_the_target_as_it_was() {
     let target = demo::start(&python, folder.path(), 60 + cycles() * 30, &["--no-gap"]);
     let processes = target.tree().len();
     assert!(processes >= 3);
+    let mut longest = 0;
     for cycle in 0..cycles() {
-        let output = folder.path().join(format!("cycle{cycle}"));
-        let mut tracer = tracer(target.pid(), &output, &["--duration", "200ms"]);
-        assert_eq!(tracer.wait(PATIENCE), 0, "cycle {cycle}");
+        let output = folder.path().join("sessions");
+        let traced = Command::new(binary())
+            .args(["-vv", "trace", "--duration", "200ms", "--pid"])
+            .arg(target.pid().to_string())
+            .arg("--output")
+            .arg(&output)
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&traced.stderr).into_owned();
+        assert_eq!(traced.status.code(), Some(0), "cycle {cycle}: {log}");
+        assert!(log.contains("pointers put back"), "cycle {cycle}: {log}");
+        longest = longest.max(profilemate_tests::longest_stop_us(&log));
+        std::fs::remove_dir_all(&output).unwrap();
     }
+    println!("{} cycles, longest stop of a thread {longest} us", cycles());
     let detached = Command::new(binary())
         .args(["detach", "--pid", &target.pid().to_string()])
         .output()
