@@ -78,8 +78,7 @@ pub fn prepare(
     let path = folder.path().to_owned();
     bundle::unpack(bundle::HELPER, &path).map_err(failed(&path))?;
     let plan = path.join("plan.json");
-    fs::write(path.join("page.bin"), touch::page_code()?).map_err(failed(&path))?;
-    fs::write(&plan, plan_json(methods, pythons).to_string()).map_err(failed(&plan))?;
+    fs::write(&plan, plan_json(methods, Some(pythons))?.to_string()).map_err(failed(&plan))?;
     let mut python_path = path.into_os_string();
     if let Some(before) = python_path_of(command).filter(|before| !before.is_empty()) {
         python_path.push(":");
