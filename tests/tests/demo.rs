@@ -4,15 +4,13 @@
     reason = "a test says by panicking what is not as it should be"
 )]
 
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use profilemate_tests::demo::{self, Demo, assert_steps_are_a_run_of, schedules};
+use profilemate_tests::demo::{self, Demo, assert_steps_are_a_run_of};
 use profilemate_tests::{
     Guard, Session, assert_ledger_exact, assert_marks_exact, binary, count_from, root, wait_for,
 };
-use serde_json::Value;
 
 /// How long a tracer may take to end. The kernel takes its time to remove a probe where the processors are busy.
 const PATIENCE: Duration = Duration::from_mins(3);
