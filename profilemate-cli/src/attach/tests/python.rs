@@ -84,6 +84,7 @@ impl Python {
             kwnames: names.addresses["kwnames"],
             result: names.addresses["list_object"],
             phase: PHASE_RETURN,
+            process: child.id(),
         };
         Self {
             child,
