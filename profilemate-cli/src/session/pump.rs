@@ -12,8 +12,16 @@ use crate::sink::metadata::Overhead;
 use crate::sink::{self, status::Status};
 use crate::sys::clock;
 
-/// Pause between two drains. A wake-up per event would cost the traced thread many times the event itself.
+/// Pause between two drains while much arrives. A wake-up per event would cost the traced thread many times the event
+/// itself.
 const DRAIN: Duration = Duration::from_millis(10);
+/// Pause while little arrives. At the rate at which two processors can fill it, about 400 MB/s, the default ring buffer
+/// holds what comes meanwhile.
+const DRAIN_SELDOM: Duration = Duration::from_millis(40);
+/// The ring buffer that this is meant for; with a smaller one the pauses are the short ones.
+const DRAIN_SELDOM_BYTES: u32 = 16 << 20;
+/// Bytes of one drain that are much: what 100,000 small events a second make.
+const MUCH: usize = 256 << 10;
 
 /// Time between two weighings of the tracer's own cost.
 const WEIGHING_NS: u64 = 1_000_000_000;

@@ -20,6 +20,7 @@ use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
+mod learned;
 mod noise;
 
 /// Memory of which only some words are readable.
