@@ -61,13 +61,15 @@ impl Pump {
     pub(super) fn start(
         mut pipeline: Pipeline,
         ring: Option<attach::Reader>,
+        ring_bytes: u32,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let status = Arc::new(Mutex::new(pipeline.status(clock::monotonic_ns())));
         let shared = Arc::clone(&status);
+        let seldom = seldom(ring_bytes);
         let thread = std::thread::Builder::new()
             .name("pm-pump".into())
-            .spawn(move || run(pipeline, ring, &receiver, &shared))?;
+            .spawn(move || run(pipeline, ring, seldom, &receiver, &shared))?;
         Ok(Self {
             notes: Notes(sender),
             status,
@@ -103,6 +105,7 @@ impl Pump {
 fn run(
     mut pipeline: Pipeline,
     mut ring: Option<attach::Reader>,
+    seldom: Duration,
     messages: &Receiver<Message>,
     status: &Mutex<Status>,
 ) -> Result<Outcome, sink::Error> {
@@ -138,8 +141,21 @@ fn run(
             return pipeline.finish();
         }
         if !stopping {
-            std::thread::sleep(DRAIN);
+            std::thread::sleep(if records.bytes.len() > MUCH {
+                DRAIN
+            } else {
+                seldom
+            });
         }
+    }
+}
+
+/// Pause between two drains while little arrives in a ring buffer of `ring_bytes`.
+fn seldom(ring_bytes: u32) -> Duration {
+    if ring_bytes < DRAIN_SELDOM_BYTES {
+        DRAIN
+    } else {
+        DRAIN_SELDOM
     }
 }
 
@@ -193,6 +209,12 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_ring_buffer_is_drained_often() {
+        assert_eq!(seldom(crate::attach::Options::default().ring_bytes), DRAIN_SELDOM);
+        assert_eq!(seldom(4 << 20), DRAIN);
+    }
 
     #[test]
     fn records_of_a_drain_keep_their_bounds() {
