@@ -43,7 +43,8 @@ const _: () = assert!(BLOB_AT == FIELDS_AT + size_of::<Fields>());
 /// Field numbers are masked with this rather than compared: 24 to 31 never occur, and would lie within the blob.
 const FIELD_MASK: u64 = 31;
 const _: () = assert!(FIELDS <= FIELD_MASK as usize + 1);
-const _: () = assert!(offset_of!(Op, hint) % 8 == 0 && offset_of!(Op, offset) == offset_of!(Op, hint) + 4);
+const _: () =
+    assert!(offset_of!(Op, hint) % 8 == 0 && offset_of!(Op, offset) == offset_of!(Op, hint) + 4);
 
 /// A record under construction.
 pub(super) struct KernelMachine {

@@ -85,8 +85,7 @@ fn fields_read(ctx: ProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the place is this event's until it is given back.
-    let (mark, index, process) =
-        unsafe { (&(*place).mark, (*place).program, (*place).head.pid) };
+    let (mark, index, process) = unsafe { (&(*place).mark, (*place).program, (*place).head.pid) };
     let mut complete = false;
     if let Some(pointer) = PROGRAMS.get_ptr_mut(index)
         // SAFETY: a value of a map, which lives as long as the programs. Only hints are written meanwhile.

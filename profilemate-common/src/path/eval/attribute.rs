@@ -141,7 +141,11 @@ fn place<M: Machine>(
 fn values<M: Machine>(machine: &mut M, layout: &KernelLayout, object: u64, type_: u64, flags: u64) {
     if layout.instance == INSTANCE_TAGGED {
         let word = machine.get(Register::InstanceDict);
-        let values = if word & 1 == 0 { 0 } else { word.wrapping_add(1) };
+        let values = if word & 1 == 0 {
+            0
+        } else {
+            word.wrapping_add(1)
+        };
         machine.set(Register::InstanceValues, values);
     } else if layout.instance == INSTANCE_INLINE {
         machine.set(Register::InstanceValues, 0);

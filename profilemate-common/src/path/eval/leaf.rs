@@ -4,8 +4,7 @@ use super::{BASE, Machine, Next, Register, collection};
 use crate::path::{CODE_COLLECT, Op};
 use crate::python::{
     BYTES_DATA, FLAG_BYTES, FLAG_DICT, FLAG_INT, FLAG_LIST, FLAG_STR, FLAG_TUPLE, FLOAT_VALUE,
-    INT_DIGITS, INT_TAG, KernelLayout, OB_SIZE, OB_TYPE, SET_USED, TYPE_BASE,
-    TYPE_FLAGS,
+    INT_DIGITS, INT_TAG, KernelLayout, OB_SIZE, OB_TYPE, SET_USED, TYPE_BASE, TYPE_FLAGS,
 };
 use crate::record::{
     BLOB_SIZE, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK, STATUS_TOO_BIG,
