@@ -212,10 +212,7 @@ mod tests {
 
     #[test]
     fn a_small_ring_buffer_is_drained_often() {
-        assert_eq!(
-            seldom(crate::attach::Options::default().ring_bytes),
-            DRAIN_SELDOM
-        );
+        assert_eq!(seldom(attach::Options::default().ring_bytes), DRAIN_SELDOM);
         assert_eq!(seldom(4 << 20), DRAIN);
     }
 
