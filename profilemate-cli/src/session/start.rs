@@ -54,7 +54,7 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     if options.json {
         pipeline.set_lines(Lines::new(Box::new(std::io::stdout())));
     }
-    let pump = Pump::start(pipeline, ring).map_err(|error| {
+    let pump = Pump::start(pipeline, ring, options.ring_bytes).map_err(|error| {
         Failure::new(
             Exit::Failed,
             anyhow::Error::new(error).context("cannot start a thread"),

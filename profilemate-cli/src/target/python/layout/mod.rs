@@ -206,6 +206,9 @@ impl Layout {
             type_set: symbols.type_set,
             type_frozenset: symbols.type_frozenset,
             type_deque: 0,
+            type_list: symbols.type_list,
+            type_tuple: symbols.type_tuple,
+            type_dict: symbols.type_dict,
             ..offsets.kernel
         };
         Self {
