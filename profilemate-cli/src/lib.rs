@@ -8,6 +8,7 @@ pub mod capture;
 pub mod catalog;
 pub mod cli;
 pub mod demo;
+pub mod doctor;
 pub mod event;
 pub mod helper;
 pub mod plan;

@@ -38,6 +38,8 @@ pub enum Command {
     Detach(Detach),
     /// Make a session's tables again from its `events.pmrec`.
     Replay(Replay),
+    /// Say whether a trace would work here, line by line, and what to do where it would not. Changes nothing.
+    Doctor(super::doctor::Doctor),
 }
 
 /// Options of `trace`.

@@ -1,6 +1,7 @@
 //! The command line: parse, do, and tell how it ended.
 
 pub mod args;
+mod doctor;
 pub mod exit;
 mod find;
 mod print;
@@ -36,9 +37,10 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
+        Some(Command::Doctor(options)) => doctor::doctor(options),
         None => Err(Failure::new(
             Exit::Usage,
-            anyhow::anyhow!("say what to do: trace, demo, detach or replay"),
+            anyhow::anyhow!("say what to do: trace, doctor, demo, detach or replay"),
         )
         .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
     };

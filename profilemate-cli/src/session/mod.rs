@@ -26,6 +26,7 @@ pub use attachment::{PutBack, put_back};
 pub use options::{Options, Wanted};
 pub use start::folder;
 pub use trouble::Trouble;
+pub(crate) use trouble::chain;
 
 use pump::Pump;
 use tracker::{Progress, Tracker};
@@ -63,6 +64,16 @@ pub fn plan(options: &Options) -> Result<Plan, Failure> {
         site,
         processes: tracker.plans(),
     })
+}
+
+/// What a look at a target found: the plan, and what keeps processes from being traced, by process id.
+pub fn look(options: &Options) -> Result<(Plan, Vec<(u32, Trouble)>), Failure> {
+    let (tracker, site) = start::look_only(options)?;
+    let plan = Plan {
+        site,
+        processes: tracker.plans(),
+    };
+    Ok((plan, tracker.troubles()))
 }
 
 /// Traces a target until the duration is over, the target ends, or a signal comes. `started` is a command that this

@@ -2,6 +2,7 @@
 //!
 //! Nothing here writes anything anywhere.
 
+pub mod libraries;
 pub mod process;
 pub mod python;
 pub mod role;
