@@ -2,8 +2,10 @@
 
 pub mod args;
 mod doctor;
+mod examples;
 pub mod exit;
 mod find;
+mod pages;
 mod print;
 mod run;
 
@@ -38,6 +40,8 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         Some(Command::Doctor(options)) => doctor::doctor(options),
+        Some(Command::Completions(options)) => pages::completions(options),
+        Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(
             Exit::Usage,
             anyhow::anyhow!("say what to do: trace, doctor, demo, detach or replay"),
