@@ -18,3 +18,4 @@ pub mod sys;
 pub mod table;
 pub mod target;
 pub mod touch;
+pub mod view;

@@ -86,7 +86,7 @@ fn assert_doctor_approves(pid: u32) {
         .expect("profilemate runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains("0.32.0, model runner V1"), "{text}");
+    assert!(text.contains("0.32.0, model runner"), "{text}");
     assert!(text.contains("a trace would work: 2 processes"), "{text}");
     assert!(!text.contains("not bound:"), "{text}");
 }

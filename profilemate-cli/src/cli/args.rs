@@ -48,6 +48,9 @@ pub enum Command {
     /// Say whether a trace would work here, line by line, and what to do where it would not. Changes nothing.
     #[command(after_help = examples::DOCTOR)]
     Doctor(super::doctor::Doctor),
+    /// Watch a running server in the terminal, live.
+    #[command(after_help = examples::TOP)]
+    Top(super::top::Top),
     /// Print a completion script for a shell.
     #[command(after_help = examples::COMPLETIONS)]
     Completions(super::pages::Completions),
@@ -168,7 +171,7 @@ pub enum Touch {
     Helper,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits
         .parse()

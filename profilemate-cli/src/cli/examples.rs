@@ -5,6 +5,7 @@ pub(super) const ALL: &str = "\
 Examples:
   sudo profilemate doctor              # would a trace work here?
   sudo profilemate trace               # the one vLLM server of this host, until Ctrl-C
+  sudo profilemate top                 # what it does, live
   sudo profilemate demo                # no vLLM and no GPU needed";
 
 /// Examples of `trace`.
@@ -44,6 +45,16 @@ Examples:
 
 Ends with 0 if a trace would work, with 3 if only a part of the processes would be traced, and else with the exit
 code of `trace`.";
+
+/// Examples of `top`.
+pub(super) const TOP: &str = "\
+Examples:
+  sudo profilemate top                            # the one vLLM server of this host
+  sudo profilemate top --pid 4711 --interval 500ms
+  sudo profilemate top --once --json              # for scripts
+  sudo profilemate top --output /data             # keep the session as well
+
+Keys: q quit, ? help, p pause, r reset, Tab and arrows to move, s sort, / filter. NO_COLOR is honoured.";
 
 /// Examples of `completions`.
 pub(super) const COMPLETIONS: &str = "\

@@ -8,6 +8,7 @@ mod find;
 mod pages;
 mod print;
 mod run;
+mod top;
 
 use clap::Parser as _;
 
@@ -40,11 +41,12 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         Some(Command::Doctor(options)) => doctor::doctor(options),
+        Some(Command::Top(options)) => top::top(options),
         Some(Command::Completions(options)) => pages::completions(options),
         Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(
             Exit::Usage,
-            anyhow::anyhow!("say what to do: trace, doctor, demo, detach or replay"),
+            anyhow::anyhow!("say what to do: trace, top, doctor, demo, detach or replay"),
         )
         .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
     };

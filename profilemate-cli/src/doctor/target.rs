@@ -65,13 +65,20 @@ fn vllm(version: &str, plan: &ProcessPlan) -> Line {
             .iter()
             .any(|method| method.state == MethodState::Ready && method.module == module)
     };
+    let chosen = variable(&environment_of(plan.pid), "VLLM_USE_V2_MODEL_RUNNER");
     let runner = match (
         ready("vllm.v1.worker.gpu_model_runner"),
         ready("vllm.v1.worker.gpu.model_runner"),
     ) {
-        (_, true) => ", model runner V2",
-        (true, false) => ", model runner V1",
         (false, false) => "",
+        (true, false) => ", model runner V1",
+        (false, true) => ", model runner V2",
+        // vLLM imports both and takes one by its configuration, unless it is told which.
+        (true, true) => match chosen.as_deref() {
+            Some("0") => ", model runner V1 (VLLM_USE_V2_MODEL_RUNNER=0)",
+            Some("1") => ", model runner V2 (VLLM_USE_V2_MODEL_RUNNER=1)",
+            _ => ", model runners V1 and V2 both imported: the methods of both are bound",
+        },
     };
     let line =
         |mark| Line::new("vllm", mark, format!("{version}{runner}")).needs(range.to_string());
@@ -247,14 +254,8 @@ fn page(pid: u32) -> Line {
 
 /// The Python helper, and what else was put into the environment to activate a profiler.
 fn helper(plan: &ProcessPlan) -> Line {
-    let environment = std::fs::read(format!("/proc/{}/environ", plan.pid)).unwrap_or_default();
-    let set = |name: &str| {
-        environment.split(|byte| *byte == 0).any(|entry| {
-            entry
-                .strip_prefix(name.as_bytes())
-                .is_some_and(|rest| rest.first() == Some(&b'='))
-        })
-    };
+    let environment = environment_of(plan.pid);
+    let set = |name: &str| variable(&environment, name).is_some();
     let needed = plan
         .python
         .as_deref()
@@ -289,6 +290,18 @@ fn helper(plan: &ProcessPlan) -> Line {
         );
     }
     line
+}
+
+/// The environment with which a process was started; empty if it cannot be read.
+fn environment_of(pid: u32) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
+fn variable(environment: &[u8], name: &str) -> Option<String> {
+    environment
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        .map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 /// The mapped GPU libraries, each with its path.
@@ -388,6 +401,16 @@ mod tests {
                 .iter()
                 .any(|line| line.todo.as_deref() == Some("end it"))
         );
+    }
+
+    #[test]
+    fn variables_are_found_by_their_whole_name() {
+        let environment = b"A=1\0VLLM_USE=2\0VLLM_USE_V2_MODEL_RUNNER=1\0";
+        assert_eq!(
+            variable(environment, "VLLM_USE_V2_MODEL_RUNNER").as_deref(),
+            Some("1")
+        );
+        assert_eq!(variable(environment, "VLLM"), None);
     }
 
     #[test]
