@@ -103,13 +103,10 @@ fn no_colour_is_written_where_it_is_not_wanted() {
         let output = Command::new("script")
             .args(["-qec", &command, "/dev/null"])
             .output();
-        match output {
-            Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
-            Err(_) => {
-                println!("skipped: no script(1) on this machine");
-                None
-            }
+        if output.is_err() {
+            println!("skipped: no script(1) on this machine");
         }
+        Some(String::from_utf8_lossy(&output.ok()?.stdout).into_owned())
     };
     let Some(coloured) = shown("TERM=xterm-256color") else {
         return;

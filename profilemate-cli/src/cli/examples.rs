@@ -46,6 +46,13 @@ Examples:
 Ends with 0 if a trace would work, with 3 if only a part of the processes would be traced, and else with the exit
 code of `trace`.";
 
+/// Examples of `helper`.
+pub(super) const HELPER: &str = "\
+Examples:
+  profilemate helper install --into /path/to/venv    # for servers started from it from then on
+  profilemate helper status --pid 4711
+  profilemate helper remove --from /path/to/venv";
+
 /// Examples of `top`.
 pub(super) const TOP: &str = "\
 Examples:

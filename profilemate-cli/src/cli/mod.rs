@@ -5,6 +5,7 @@ mod doctor;
 mod examples;
 pub mod exit;
 mod find;
+pub mod helper;
 mod pages;
 mod print;
 mod run;
@@ -39,10 +40,11 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Trace(trace)) => run::trace(trace, cli.quiet),
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
+        Some(Command::Helper(options)) => helper::helper(options),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         Some(Command::Doctor(options)) => doctor::doctor(options),
         Some(Command::Top(options)) => top::top(options),
-        Some(Command::Completions(options)) => pages::completions(options),
+        Some(Command::Completions(options)) => Ok(pages::completions(options)),
         Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(
             Exit::Usage,

@@ -24,16 +24,16 @@ pub struct Man {
 }
 
 /// Prints a completion script.
-pub(super) fn completions(options: &Completions) -> Result<Exit, Failure> {
+pub(super) fn completions(options: &Completions) -> Exit {
     let mut command = Cli::command();
     let mut text = Vec::new();
     clap_complete::generate(options.shell, &mut command, "profilemate", &mut text);
-    write(&text)
+    print(&text)
 }
 
 /// Prints a manual page.
 pub(super) fn man(options: &Man) -> Result<Exit, Failure> {
-    write(&page(options.page.as_deref())?)
+    Ok(print(&page(options.page.as_deref())?))
 }
 
 fn page(name: Option<&str>) -> Result<Vec<u8>, Failure> {
@@ -96,9 +96,9 @@ fn render(
 }
 
 /// A closed pipe is no error.
-fn write(text: &[u8]) -> Result<Exit, Failure> {
+fn print(text: &[u8]) -> Exit {
     let _closed = std::io::stdout().write_all(text);
-    Ok(Exit::Done)
+    Exit::Done
 }
 
 #[cfg(test)]

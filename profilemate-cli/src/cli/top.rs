@@ -50,7 +50,8 @@ pub struct Top {
 
 /// Shows what the engine does, while it does it.
 pub(super) fn top(options: &Top) -> Result<Exit, Failure> {
-    if !options.once && !(std::io::stdout().is_terminal() && std::io::stdin().is_terminal()) {
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if !options.once && !terminal {
         let error = anyhow::anyhow!("`top` needs a terminal");
         return Err(Failure::new(Exit::Usage, error)
             .hint("`profilemate top --once` prints one page, `--json` as JSON"));

@@ -8,7 +8,7 @@ use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
 use crate::session::Trouble;
 use crate::target::libraries;
 use crate::target::role::Role;
-use crate::touch::{self, MarkerPage};
+use crate::touch::{self, MarkerPage, Resident};
 
 /// Characters of a title or command that are shown.
 const TITLE: usize = 48;
@@ -260,23 +260,29 @@ fn helper(plan: &ProcessPlan) -> Line {
         .python
         .as_deref()
         .is_some_and(|version| version.starts_with("3.11"));
-    let mut line = match (&plan.technique, set("PROFILEMATE_PAGE"), needed) {
-        (Technique::Helper, ..) => {
+    let state = Resident::find(plan.pid)
+        .ok()
+        .flatten()
+        .and_then(|resident| resident.state());
+    let line = match state.as_ref().map(|state| state.state.as_str()) {
+        Some("waiting") => Line::new("helper", Mark::Good, "waits in it, and touches nothing"),
+        Some("bound") => Line::new("helper", Mark::Good, "serves a tracer"),
+        Some(_) => {
+            let reason = state.as_ref().and_then(|state| state.reason.clone());
+            let found = format!("failed: {}", reason.unwrap_or_else(|| "no reason given".into()));
+            Line::new("helper", if needed { Mark::Warn } else { Mark::Fact }, found)
+        }
+        None if plan.technique == Technique::Helper => {
             Line::new("helper", Mark::Good, "loaded, and it has bound its methods")
         }
-        (_, true, true) => Line::new(
-            "helper",
-            Mark::Warn,
-            "loaded, and has not bound its methods (yet)",
-        )
-        .todo("it binds a module's methods when vLLM is imported; look again in a moment"),
-        (_, true, false) => Line::new("helper", Mark::Good, "loaded; not needed on this Python"),
-        (_, false, true) => Line::new("helper", Mark::Warn, "not loaded")
-            .todo("start the server with `profilemate trace -- CMD`"),
-        (_, false, false) => Line::new("helper", Mark::Good, "not loaded"),
-    }
-    .needs(if needed {
-        "loaded from the start"
+        None if needed => Line::new("helper", Mark::Warn, "none").todo(
+            "`profilemate helper status --pid PID` says why; start the server with `profilemate trace -- CMD`, or \
+             install the helper for its next start",
+        ),
+        None => Line::new("helper", Mark::Good, "none"),
+    };
+    let mut line = line.needs(if needed {
+        "one that waits in the process (3.11)"
     } else {
         "nothing: no preparation"
     });

@@ -25,17 +25,18 @@ pub struct Theme {
     pub unicode: bool,
 }
 
-impl Theme {
-    pub(super) fn strong(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
-    }
+/// For what should catch the eye without colours too.
+pub(super) fn strong() -> Style {
+    Style::new().add_modifier(Modifier::BOLD)
+}
 
+impl Theme {
     /// For a number that is fine below `high` and alarming above.
     fn level(self, value: Option<f64>, high: f64) -> Style {
         match value {
             Some(value) if self.colour && value >= high => Style::new().fg(Color::Red),
             Some(_) if self.colour => Style::new().fg(Color::Green),
-            Some(value) if value >= high => self.strong(),
+            Some(value) if value >= high => strong(),
             _ => Style::new(),
         }
     }
@@ -45,7 +46,7 @@ impl Theme {
         if count == 0 {
             return Style::new();
         }
-        let style = self.strong();
+        let style = strong();
         if self.colour {
             style.fg(Color::Red)
         } else {
@@ -82,20 +83,20 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, choices: &Choices, theme: Theme)
         Constraint::Length(1),
     ])
     .areas(area);
-    frame.render_widget(Paragraph::new(head(view, choices, theme)), header);
-    frame.render_widget(Paragraph::new(tab_line(choices, theme)), tabs);
+    frame.render_widget(Paragraph::new(head(view, choices)), header);
+    frame.render_widget(Paragraph::new(tab_line(choices)), tabs);
     match (choices.help, choices.tab) {
         (true, _) => panels::help(frame, body),
         (false, Tab::Overview) => overview(frame, body, view, choices, theme),
-        (false, Tab::Ranks) => panels::ranks(frame, body, view, choices, theme),
-        (false, Tab::Requests) => panels::requests(frame, body, view, choices, theme),
-        (false, Tab::Graphs) => panels::graphs(frame, body, view, choices, theme),
+        (false, Tab::Ranks) => panels::ranks(frame, body, view, choices),
+        (false, Tab::Requests) => panels::requests(frame, body, view, choices),
+        (false, Tab::Graphs) => panels::graphs(frame, body, view, choices),
     }
     frame.render_widget(Paragraph::new(cost(view, theme)), losses);
     frame.render_widget(Paragraph::new(key_line(choices)), keys);
 }
 
-fn head(view: &View, choices: &Choices, theme: Theme) -> Line<'static> {
+fn head(view: &View, choices: &Choices) -> Line<'static> {
     let seconds = view.elapsed_sec.max(0.0) as u64;
     let engines = view
         .ranks
@@ -119,10 +120,10 @@ fn head(view: &View, choices: &Choices, theme: Theme) -> Line<'static> {
     if choices.paused {
         text.push_str("  PAUSED");
     }
-    Line::styled(text, theme.strong())
+    Line::styled(text, strong())
 }
 
-fn tab_line(choices: &Choices, theme: Theme) -> Line<'static> {
+fn tab_line(choices: &Choices) -> Line<'static> {
     let mut spans = Vec::new();
     for tab in Tab::ALL {
         let chosen = tab == choices.tab;
@@ -134,7 +135,7 @@ fn tab_line(choices: &Choices, theme: Theme) -> Line<'static> {
         };
         spans.push(Span::styled(
             text,
-            if chosen { theme.strong() } else { Style::new() },
+            if chosen { strong() } else { Style::new() },
         ));
     }
     Line::from(spans)
@@ -179,7 +180,7 @@ fn overview(frame: &mut Frame<'_>, area: Rect, view: &View, choices: &Choices, t
         number(view.tokens_per_sec, 0),
         peak(&view.tokens_history)
     );
-    frame.render_widget(Paragraph::new(Line::styled(line, theme.strong())), rates);
+    frame.render_widget(Paragraph::new(Line::styled(line, strong())), rates);
     spark(frame, history, &view.tokens_history, theme);
     let width = usize::from(area.width);
     let of = |pair: Option<(i64, i64)>, what: &str| {
@@ -216,13 +217,13 @@ fn overview(frame: &mut Frame<'_>, area: Rect, view: &View, choices: &Choices, t
     if below.width >= WIDE {
         let [left, right] =
             Layout::horizontal([Constraint::Length(38), Constraint::Min(0)]).areas(below);
-        stages(frame, left, view, theme);
-        panels::requests(frame, right, view, choices, theme);
+        stages(frame, left, view);
+        panels::requests(frame, right, view, choices);
     } else {
         let [upper, lower] =
             Layout::vertical([Constraint::Length(8), Constraint::Min(0)]).areas(below);
-        stages(frame, upper, view, theme);
-        panels::requests(frame, lower, view, choices, theme);
+        stages(frame, upper, view);
+        panels::requests(frame, lower, view, choices);
     }
 }
 
@@ -289,13 +290,13 @@ fn strokes(part: Option<f64>, room: usize) -> String {
     )
 }
 
-fn stages(frame: &mut Frame<'_>, area: Rect, view: &View, theme: Theme) {
+fn stages(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let most = view
         .stages
         .iter()
         .filter_map(|stage| stage.ms)
         .fold(0.0, f64::max);
-    let mut lines = vec![Line::styled("A step's time, ms", theme.strong())];
+    let mut lines = vec![Line::styled("A step's time, ms", strong())];
     for stage in &view.stages {
         let part = stage.ms.filter(|_| most > 0.0).map(|ms| ms / most);
         lines.push(Line::raw(format!(

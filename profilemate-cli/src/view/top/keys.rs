@@ -109,10 +109,9 @@ impl Choices {
         }
         let last = lines.saturating_sub(1);
         match key.code {
-            KeyCode::Char('q') => return Action::Quit,
             KeyCode::Esc if self.help => self.help = false,
             KeyCode::Esc if !self.filter.is_empty() => self.filter.clear(),
-            KeyCode::Esc => return Action::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return Action::Quit,
             KeyCode::Char('?' | 'h') => self.help = !self.help,
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('r') => return Action::Reset,
@@ -173,7 +172,7 @@ impl Choices {
             // They come by age.
             Sort::Age => {}
             Sort::Preemptions => {
-                requests.sort_by_key(|request| std::cmp::Reverse(request.preemptions))
+                requests.sort_by_key(|request| std::cmp::Reverse(request.preemptions));
             }
             Sort::Id => requests.sort_by(|a, b| a.id.cmp(&b.id)),
         }

@@ -5,7 +5,7 @@ use ratatui::layout::{Alignment, Constraint, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Row, Table};
 
-use super::draw::{Theme, count, number};
+use super::draw::{count, number, strong};
 use super::keys::Choices;
 use super::view::View;
 
@@ -19,13 +19,12 @@ fn table<const N: usize>(
     columns: Columns<N>,
     rows: Vec<[String; N]>,
     scroll: usize,
-    theme: Theme,
 ) {
     let line = |texts: [String; N]| {
         let cells = texts.into_iter().zip(columns);
         Row::new(cells.map(|(text, (_, _, side))| Line::raw(text).alignment(side)))
     };
-    let heading = line(columns.map(|(name, ..)| name.to_owned())).style(theme.strong());
+    let heading = line(columns.map(|(name, ..)| name.to_owned())).style(strong());
     // A list that has become shorter shows its last line.
     let first = scroll.min(rows.len().saturating_sub(1));
     let rows = rows.into_iter().skip(first).map(line);
@@ -41,13 +40,7 @@ fn numbers(name: &'static str, width: u16) -> (&'static str, Constraint, Alignme
     (name, Constraint::Length(width), Alignment::Right)
 }
 
-pub(super) fn ranks(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    view: &View,
-    choices: &Choices,
-    theme: Theme,
-) {
+pub(super) fn ranks(frame: &mut Frame<'_>, area: Rect, view: &View, choices: &Choices) {
     let columns = [
         numbers("pid", 8),
         words("part", 11),
@@ -76,16 +69,10 @@ pub(super) fn ranks(
             number(rank.forward_p99_ms, 3),
         ]
     });
-    table(frame, area, columns, rows.collect(), choices.scroll, theme);
+    table(frame, area, columns, rows.collect(), choices.scroll);
 }
 
-pub(super) fn requests(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    view: &View,
-    choices: &Choices,
-    theme: Theme,
-) {
+pub(super) fn requests(frame: &mut Frame<'_>, area: Rect, view: &View, choices: &Choices) {
     let columns = [
         ("slowest requests", Constraint::Min(12), Alignment::Left),
         words("state", 9),
@@ -100,16 +87,10 @@ pub(super) fn requests(
             request.preemptions.to_string(),
         ]
     });
-    table(frame, area, columns, rows.collect(), choices.scroll, theme);
+    table(frame, area, columns, rows.collect(), choices.scroll);
 }
 
-pub(super) fn graphs(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    view: &View,
-    choices: &Choices,
-    theme: Theme,
-) {
+pub(super) fn graphs(frame: &mut Frame<'_>, area: Rect, view: &View, choices: &Choices) {
     if view.graphs.is_empty() {
         let text = "no replay of a CUDA graph was observed";
         frame.render_widget(Paragraph::new(text), area);
@@ -129,7 +110,7 @@ pub(super) fn graphs(
             number(graph.padding_pct, 1),
         ]
     });
-    table(frame, area, columns, rows.collect(), choices.scroll, theme);
+    table(frame, area, columns, rows.collect(), choices.scroll);
 }
 
 /// What each key does, and what the numbers are.
