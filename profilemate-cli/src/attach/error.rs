@@ -91,8 +91,8 @@ pub enum Error {
         /// How many there can be.
         limit: u32,
     },
-    /// The self-test of the five-byte instruction could not be made.
-    #[error("the self-test of the five-byte probe site could not be made")]
+    /// A self-test could not be made.
+    #[error("the self-test of a probe site could not be made")]
     SelfTest {
         /// Why.
         #[source]

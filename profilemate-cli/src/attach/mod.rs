@@ -10,12 +10,14 @@ mod error;
 mod nop5;
 mod program_index;
 mod ring;
+mod trial;
 
-pub use capability::Capabilities;
+pub use capability::{Capabilities, OLDEST_KERNEL};
 pub use driver::{DriverLink, DriverSite, detach_drivers};
 pub use error::Error;
 pub use nop5::{Nop5, probe_nop5};
 pub use ring::Reader;
+pub use trial::trial;
 
 use crate::event::Ledger;
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};

@@ -47,7 +47,7 @@ pub fn probe_nop5() -> Result<Nop5, Error> {
         return Ok(Nop5::NoGain);
     }
     let failed = |source| Error::SelfTest { source };
-    let page = memfd().map_err(failed)?;
+    let page = memfd(&CODE).map_err(failed)?;
     let mut child = Child::start(&page).map_err(failed)?;
     if child.answer().map_err(failed)? != Some(READY) {
         return Err(failed(io::Error::other("the child did not map the page")));
@@ -69,8 +69,8 @@ pub fn probe_nop5() -> Result<Nop5, Error> {
     })
 }
 
-/// A memfd with the code.
-fn memfd() -> io::Result<File> {
+/// A memfd that begins with `code`, at least a page long.
+pub(super) fn memfd(code: &[u8]) -> io::Result<File> {
     // SAFETY: a valid name; the result is checked.
     let fd = unsafe { libc::memfd_create(c"profilemate-trial".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
@@ -78,8 +78,8 @@ fn memfd() -> io::Result<File> {
     }
     // SAFETY: the descriptor is new and ours.
     let mut file = unsafe { File::from_raw_fd(fd) };
-    file.write_all(&CODE)?;
-    file.set_len(4096)?;
+    file.write_all(code)?;
+    file.set_len(code.len().next_multiple_of(4096) as u64)?;
     Ok(file)
 }
 

@@ -9,10 +9,12 @@ use super::tracker::Tracker;
 use super::{CALIBRATION, calibrate};
 use crate::attach::{self, Kernel};
 use crate::capture::Pipeline;
+use crate::capture::pipeline::Files;
 use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
 use crate::event::{self, Note};
 use crate::sink::lines::Lines;
+use crate::sink::watch::Watcher;
 use crate::sys::clock;
 use crate::{sink, touch};
 
@@ -26,7 +28,11 @@ pub(super) struct Started {
 /// Version of the stream's format.
 const FORMAT: u32 = 1;
 
-pub(super) fn start(options: &Options) -> Result<Started, Failure> {
+pub(super) fn start(
+    options: &Options,
+    files: Files,
+    watcher: Option<Box<dyn Watcher>>,
+) -> Result<Started, Failure> {
     // The kernel first: without it no folder is made.
     let (mut kernel, found) = match options.touch {
         Touch::None if !options.wanted.driver() => (None, site(false)),
@@ -48,9 +54,18 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
     };
-    let (name, folder) = folder(&options.output, "session")?;
-    let mut pipeline =
-        Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
+    let (name, folder) = match files {
+        Files::Session => folder(&options.output, "session")?,
+        Files::None => ("watch".to_owned(), PathBuf::new()),
+    };
+    let how = crate::capture::Options {
+        files,
+        ..crate::capture::Options::default()
+    };
+    let mut pipeline = Pipeline::new(&folder, how).map_err(output_failure)?;
+    if let Some(watcher) = watcher {
+        pipeline.set_watcher(watcher);
+    }
     if options.json {
         pipeline.set_lines(Lines::new(Box::new(std::io::stdout())));
     }
@@ -209,6 +224,9 @@ pub fn folder(output: &Path, kind: &str) -> Result<(String, PathBuf), Failure> {
 
 /// Takes away the folder of a session that attached nothing: it holds no row.
 pub(super) fn discard(folder: &Path) {
+    if folder.as_os_str().is_empty() {
+        return;
+    }
     if let Err(error) = std::fs::remove_dir_all(folder) {
         log::debug!("{}: {error}", folder.display());
     }

@@ -4,6 +4,7 @@
 //! Nothing here writes anything anywhere.
 
 pub mod cuda;
+pub mod libraries;
 mod maps;
 pub mod process;
 pub mod python;
