@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import ctypes
 import json
 import os
 import pathlib
@@ -172,6 +173,7 @@ class ServerTest(unittest.TestCase):
             self.assertEqual(run.child.returncode, 2, output)
 
 
+@unittest.skipIf(sys.version_info < (3, 10), "the demo needs Python 3.10")
 class DriverTest(unittest.TestCase):
     def test_the_library_loads_and_gives_out_handles(self):
         library = driver.load()
