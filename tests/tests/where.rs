@@ -11,7 +11,7 @@ fn stacks(pid: u32) -> Value {
     let output = Command::new(binary())
         .args(["where", "--json", "--pid", &pid.to_string()])
         .output()
-        .unwrap();
+        .expect("profilemate runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
