@@ -36,20 +36,16 @@ impl Terminal {
             ])
             .env_remove("TMUX")
             .status();
-        match started {
-            Ok(status) => {
-                assert!(status.success(), "tmux starts");
-                Some(terminal)
-            }
-            Err(_) => {
-                assert!(
-                    std::env::var_os("PROFILEMATE_REQUIRE_TMUX").is_none(),
-                    "tmux is not installed"
-                );
-                println!("skipped: no tmux on this machine");
-                None
-            }
-        }
+        let Ok(status) = started else {
+            assert!(
+                std::env::var_os("PROFILEMATE_REQUIRE_TMUX").is_none(),
+                "tmux is not installed"
+            );
+            println!("skipped: no tmux on this machine");
+            return None;
+        };
+        assert!(status.success(), "tmux starts");
+        Some(terminal)
     }
 
     fn tmux(&self, arguments: &[&str]) -> String {
@@ -57,7 +53,7 @@ impl Terminal {
             .args(["-L", &self.socket])
             .args(arguments)
             .output()
-            .unwrap();
+            .expect("tmux runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -97,7 +93,7 @@ impl Drop for Terminal {
 }
 
 fn story() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
+    let mut path = std::env::current_exe().expect("the test knows its own path");
     path.pop();
     path.pop();
     let story = path.join("examples/top_story");

@@ -63,6 +63,12 @@ Examples:
 
 Keys: q quit, ? help, p pause, r reset, Tab and arrows to move, s sort, / filter. NO_COLOR is honoured.";
 
+/// Examples of `where`.
+pub(super) const WHERE: &str = "\
+Examples:
+  sudo profilemate where               # the one vLLM server of this host
+  sudo profilemate where --pid 4711 --json";
+
 /// Examples of `completions`.
 pub(super) const COMPLETIONS: &str = "\
 Examples:

@@ -9,6 +9,7 @@ pub mod helper;
 mod pages;
 mod print;
 mod run;
+mod stacks;
 mod top;
 
 use clap::Parser as _;
@@ -44,6 +45,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         Some(Command::Doctor(options)) => doctor::doctor(options),
         Some(Command::Top(options)) => top::top(options),
+        Some(Command::Where(options)) => stacks::stacks(options),
         Some(Command::Completions(options)) => Ok(pages::completions(options)),
         Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(

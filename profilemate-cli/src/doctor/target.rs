@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Line, Mark, Section};
 use crate::cli::Exit;
+use crate::plan::driver::{DriverPlan, LibraryPlan};
 use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
 use crate::session::Trouble;
 use crate::target::libraries;
@@ -187,7 +188,7 @@ fn environment(plan: &ProcessPlan) -> Vec<Line> {
     }
     lines.push(page(pid));
     lines.push(helper(plan));
-    lines.extend(gpu(pid));
+    lines.extend(gpu(plan));
     lines
 }
 
@@ -310,9 +311,9 @@ fn variable(environment: &[u8], name: &str) -> Option<String> {
         .map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
-/// The mapped GPU libraries, each with its path.
-fn gpu(pid: u32) -> Vec<Line> {
-    let Some(found) = libraries::gpu(pid) else {
+/// The mapped GPU libraries, each with its path, and what would be probed in it.
+fn gpu(plan: &ProcessPlan) -> Vec<Line> {
+    let Some(found) = libraries::gpu(plan.pid) else {
         return vec![Line::new(
             "GPU libraries",
             Mark::Fact,
@@ -329,10 +330,31 @@ fn gpu(pid: u32) -> Vec<Line> {
     found
         .into_iter()
         .map(|library| {
-            Line::new(library.kind, Mark::Fact, library.path)
-                .needs("nothing: its calls are not probed")
+            let planned = plan
+                .libraries
+                .iter()
+                .find(|planned| planned.path == library.path);
+            let probes = planned.map_or_else(|| "not probed".to_owned(), probes);
+            Line::new(
+                library.kind,
+                Mark::Fact,
+                format!("{}: {probes}", library.path),
+            )
         })
         .collect()
+}
+
+/// How many functions of a library would be probed, and at what cost a call.
+fn probes(library: &LibraryPlan) -> String {
+    let refused = library.refused.len();
+    let costs = library.sites.iter().map(DriverPlan::cost_ns);
+    match costs.clone().min().zip(costs.max()) {
+        None => format!("not probed, {refused} functions refused"),
+        Some((least, most)) => format!(
+            "{} functions probed at about {least} to {most} ns a call, {refused} refused",
+            library.sites.len()
+        ),
+    }
 }
 
 #[cfg(test)]

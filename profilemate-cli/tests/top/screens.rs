@@ -7,7 +7,7 @@ pub(crate) fn assert_same(name: &str, screen: &str) {
         env!("CARGO_MANIFEST_DIR")
     );
     if std::env::var_os("PROFILEMATE_BLESS").is_some() {
-        std::fs::write(&path, screen).unwrap();
+        std::fs::write(&path, screen).expect("the screen is kept");
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(
