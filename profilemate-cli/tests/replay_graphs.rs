@@ -316,7 +316,8 @@ fn after_a_loss_nothing_is_guessed() {
     stream.decides(40_000, decision("FULL", 8, Some(8), 7));
     stream.launched(MAIN, 40_010, 0xe1);
     stream.tick(200_000);
-    let lost = Ledger { fired: 10, submitted: 9, lost: 1, filtered: 0 };
+    let driver = profilemate::event::DriverLedger { fired: 10, submitted: 9, lost: 1, ..Default::default() };
+    let lost = Ledger { driver, ..Ledger::default() };
     stream.note(&Note::Ledger(lost));
     stream.launched(MAIN, 300_000, 0xe1);
     stream.decides(300_100, decision("FULL", 8, Some(8), 6));
@@ -502,7 +503,7 @@ fn coverage_says_why_there_are_no_graphs() {
     stream.process(201, 1, "worker", Some(2));
     stream.bind(201, 2, METHODS);
     let (status, reason) = stream.tables().coverage("cuda_graph_usage");
-    assert_eq!((status.as_str(), reason.as_str()), ("not_applicable", "no process of the target has a CUDA library mapped"));
+    assert_eq!((status.as_str(), reason.as_str()), ("not_applicable", "no process of the target has loaded a CUDA driver library"));
 
     let mut stream = worker();
     let mut values = decision("NONE", 5, None, 5);

@@ -102,6 +102,8 @@ def replace_torch(driver):
     torch.cuda.graph_pool_handle = lambda: (0, 1)
     torch.cuda.empty_cache = lambda *_: None
     torch.accelerator.empty_cache = lambda *_: None
+    from vllm.platforms import current_platform
+    type(current_platform).graph_pool_handle = staticmethod(lambda: (0, 1))
 
 
 class Config:

@@ -32,7 +32,7 @@ use operation::Operations;
 use preempt::Preempts;
 use process::Processes;
 
-use crate::event::{Call, Event, Method, Note, Phase, Program, Session};
+use crate::event::{Call, Event, Ledger, Method, Note, Phase, Program, Session};
 use crate::table::AnyRow;
 use crate::table::cell::Stamp;
 
@@ -255,7 +255,7 @@ impl Aggregator {
             }
             Note::Counters(counters) => self.counters.note(counters),
             Note::Ledger(ledger) => {
-                if ledger.lost > self.facts.ledger.unwrap_or_default().lost {
+                if lost(&ledger) > lost(&self.facts.ledger.unwrap_or_default()) {
                     // A lost record may have been an allocation, or a decision.
                     self.processes.forget_blocks();
                     self.forget_graphs(rows);
@@ -373,4 +373,9 @@ fn moment(event: &Event) -> u64 {
         Event::Driver(call) => call.ts_ns,
         Event::Note(_) => 0,
     }
+}
+
+/// Records of either kind that were lost.
+fn lost(ledger: &Ledger) -> u64 {
+    ledger.lost.saturating_add(ledger.driver.lost)
 }
