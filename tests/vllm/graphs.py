@@ -176,8 +176,7 @@ class First:
     def model(self, x):
         for piece in self.inner:
             x = piece(x)
-            driver_free = self.driver  # attention runs between two pieces
-            driver_free.kernel()
+            self.driver.kernel()  # attention, between two pieces
         return x
 
     def run(self, mode, descriptor):
@@ -199,12 +198,6 @@ class First:
                 self.run(mode, d)
                 for _ in range(self.pieces if mode == self.modes.PIECEWISE else 1):
                     self.truth.capture(self.key(mode, d), throwaway)
-
-    def profile_cudagraph_memory(self):
-        self.capture(True)
-        for wrapper in [self.outer, *self.inner]:
-            wrapper.concrete_cudagraph_entries.clear()
-        gc.collect()
 
     def step(self, tokens, uniform):
         mode, d = self.dispatcher.dispatch(num_tokens=tokens, uniform_decode=uniform, has_lora=False)
@@ -259,8 +252,24 @@ class Second:
             self.manager.capture_graph = sized
             self.manager.capture(model, state, inputs, SimpleNamespace(cp_size=1), [], None)
             del self.manager.capture_graph
-        for d in self.manager.graphs:
-            self.truth.capture(self.key(d), False)
+
+    def profile(self):
+        """vLLM's own profile_cudagraph_memory, with a runner that has nothing but a manager."""
+        import vllm.v1.worker.gpu.cudagraph_utils as module
+        if not hasattr(module, "profile_cudagraph_memory"):
+            return 0
+        module._init_minimal_kv_cache_for_profiling = lambda _: None
+        module._teardown_profiling_state = lambda _: None
+        module.set_current_vllm_config = lambda _: nullcontext()
+        torch.accelerator.synchronize = lambda *_: None
+        torch.accelerator.get_memory_info = lambda *_: (0, 0)
+        runner = SimpleNamespace(compilation_config=self.config.compilation_config, vllm_config=self.config,
+                                 cudagraph_manager=self.manager, capture_model=lambda profile_only: self.capture() or 0)
+        module.profile_cudagraph_memory(runner)
+        captured = list(self.manager.graphs)
+        for d in captured:
+            self.truth.capture(self.key(d), True)
+        return len(captured)
 
     def key(self, d):
         if self.new:
@@ -283,21 +292,28 @@ class Second:
 
 def main():
     a = parse()
+    import setproctitle
     import vllm
     import vllm.v1.worker.gpu_worker  # noqa: F401  a worker has it
     from vllm.compilation.counter import compilation_counter
+    setproctitle.setproctitle("VLLM::Worker_TP1")  # as vLLM names its workers
     driver, truth = Driver(a.library), Truth()
     replace_torch(driver)
     first, second = First(driver, truth, a.pieces), Second(driver, truth)
     before = compilation_counter.num_cudagraph_captured
 
     def capture():
-        # vLLM's own brackets, as far as the method goes that is found by its name.
+        thrown_away = Second(driver, truth).profile()  # clears all wrappers too
+        gc.collect()
         first.capture(False)
         second.capture()
+        for d in second.manager.graphs:
+            truth.capture(second.key(d), False)
+        return thrown_away
 
+    thrown_away = 0
     if a.late:
-        capture()
+        thrown_away = capture()
         truth.captures.clear()
     if a.ready:
         open(a.ready, "w").close()
@@ -306,7 +322,7 @@ def main():
     at_go = {name: driver.calls(name) for name in
              ("cuGraphLaunch", "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags", "cuLaunchKernel")}
     if not a.late:
-        capture()
+        thrown_away = capture()
     for _ in range(a.rounds):
         for tokens in (1, 4, 7, 16, 17, 30):
             first.step(tokens, True)
@@ -316,7 +332,7 @@ def main():
         "vllm": vllm.__version__,
         "replays": truth.replays, "launches": truth.launches, "batch_tokens": truth.batch_tokens,
         "captures": truth.captures, "counter": compilation_counter.num_cudagraph_captured - before,
-        "second_counts": second.new,
+        "thrown_away": thrown_away, "second_counts": second.new,
         "driver": {name: driver.calls(name) - count for name, count in at_go.items()},
     }
     with open(a.out, "w") as out:

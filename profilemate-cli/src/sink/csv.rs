@@ -215,7 +215,10 @@ mod tests {
         csv.flush().unwrap();
         let text = std::fs::read_to_string(folder.path().join("cuda_graph_usage.csv")).unwrap();
         assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(text.ends_with("\n,,,,,7,,,,,,,,0,,0,0,,0,,,,,,\n"), "{text}");
+        assert!(
+            text.ends_with("\n,,,,,7,,,,,,,,0,,0,0,,0,,,,,,\n"),
+            "{text}"
+        );
         assert_eq!(csv.rows()[table], 1);
     }
 

@@ -1,6 +1,7 @@
 //! Captures: from begin to end on a thread, and what was captured.
 
 use super::descriptor::Descriptor;
+use super::exec::{Exec, Source};
 
 /// Captures of one thread that have begun, and methods that are entered, at most.
 const OPEN: usize = 16;
@@ -67,6 +68,21 @@ pub struct Capture {
     pub graphs: u64,
 }
 
+impl Clues {
+    /// What they say of the graph.
+    pub fn exec(&self) -> Option<Exec> {
+        let hinted = self.hint.as_ref().map(|hint| (hint, Source::Capture));
+        let decided = self
+            .decided
+            .as_ref()
+            .map(|decided| (decided, Source::Dispatch));
+        hinted.or(decided).map(|(descriptor, source)| Exec {
+            descriptor: descriptor.clone(),
+            source,
+        })
+    }
+}
+
 impl Capture {
     /// Nanoseconds from begin to end, if it had both.
     pub fn duration_ns(&self) -> Option<u64> {
@@ -118,7 +134,14 @@ impl Captures {
     }
 
     /// A capture ends on a stream, and gives a graph unless it failed.
-    pub fn end(&mut self, stream: u64, at_ns: u64, graph: Option<u64>, failed: bool, throwaway: Option<bool>) {
+    pub fn end(
+        &mut self,
+        stream: u64,
+        at_ns: u64,
+        graph: Option<u64>,
+        failed: bool,
+        throwaway: Option<bool>,
+    ) {
         let begun = self.open.iter().position(|open| open.stream == stream);
         let begun = begun.map(|index| self.open.remove(index));
         self.push(Capture {
@@ -137,20 +160,15 @@ impl Captures {
         });
     }
 
-    /// An executable graph was made of a graph. `false` if the graph is none of these.
-    pub fn instantiate(&mut self, graph: u64, exec: u64) -> bool {
+    /// An executable graph was made of a graph: of which capture, if of one of these.
+    pub fn instantiate(&mut self, graph: u64, exec: u64) -> Option<&Capture> {
         let capture = self
             .done
             .iter_mut()
             .rev()
-            .find(|capture| capture.graph == Some(graph));
-        match capture {
-            Some(capture) => {
-                capture.execs.push(exec);
-                true
-            }
-            None => false,
-        }
+            .find(|capture| capture.graph == Some(graph))?;
+        capture.execs.push(exec);
+        Some(capture)
     }
 
     /// A method that captures was entered.
@@ -176,7 +194,11 @@ impl Captures {
             .partition(|open: &Open| open.begin_ns >= start_ns);
         self.open = open;
         let never: Vec<Open> = never;
-        taken.extend(never.into_iter().map(|open| aborted(open, now_ns, throwaway)));
+        taken.extend(
+            never
+                .into_iter()
+                .map(|open| aborted(open, now_ns, throwaway)),
+        );
         taken
     }
 
@@ -198,7 +220,10 @@ impl Captures {
         let mut all = std::mem::take(&mut self.done);
         let open = std::mem::take(&mut self.open);
         if let Some(never_ns) = never_ns {
-            all.extend(open.into_iter().map(|open| aborted(open, never_ns, throwaway)));
+            all.extend(
+                open.into_iter()
+                    .map(|open| aborted(open, never_ns, throwaway)),
+            );
         }
         all
     }

@@ -50,12 +50,7 @@ impl Part {
 
 impl Aggregator {
     /// Takes a call of one of the methods, at its entry or at its end.
-    pub(in crate::aggregate) fn graph_call(
-        &mut self,
-        part: Part,
-        seen: Seen<'_>,
-        rows: &mut Rows,
-    ) {
+    pub(in crate::aggregate) fn graph_call(&mut self, part: Part, seen: Seen<'_>, rows: &mut Rows) {
         let entered = seen.call.phase == Phase::Entry;
         let pid = seen.call.pid;
         match part {
@@ -109,7 +104,11 @@ impl Aggregator {
                 }
             }
             Part::Profile => {
-                self.graphs.brackets.entry(pid).or_default().profile(entered);
+                self.graphs
+                    .brackets
+                    .entry(pid)
+                    .or_default()
+                    .profile(entered);
                 self.graphs.windows.open(pid);
             }
         }

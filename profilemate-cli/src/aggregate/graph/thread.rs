@@ -58,7 +58,11 @@ impl Thread {
 
     /// A graph was launched, of which `exec` is known. Gives the replay before, if this is another one, and what was
     /// learned of the graph.
-    pub fn launch(&mut self, launch: Launch, exec: Option<&Exec>) -> (Option<Replay>, Option<Exec>) {
+    pub fn launch(
+        &mut self,
+        launch: Launch,
+        exec: Option<&Exec>,
+    ) -> (Option<Replay>, Option<Exec>) {
         if let Some(replay) = &self.replay
             && replay.decision != 0
             && replay.execs.contains(&launch.exec)
