@@ -25,7 +25,7 @@ impl Aggregator {
         }
         let mut gaps = Vec::new();
         if function == Function::StreamEndCapture {
-            if self.graphs.usage.has_earlier_captures() {
+            if self.graphs.earlier {
                 gaps.push("graphs were captured before the session attached".to_owned());
             }
             if self.graphs.unexplained > 0 {

@@ -37,7 +37,7 @@ impl Decision {
             manager,
             batch_tokens: number("batch_tokens"),
             reason: eager.then(|| reason(fields)).flatten(),
-            disabled: fields.text("config_mode") == Some("NONE"),
+            disabled: is_disabled(fields),
             repeats: repeats(fields),
             descriptor,
             at_ns,
@@ -72,12 +72,18 @@ fn repeats(fields: Fields<'_>) -> bool {
     }
 }
 
+/// Whether graphs are switched off. The first model runner's dispatcher has no mode until it is told one.
+fn is_disabled(fields: Fields<'_>) -> bool {
+    let untold = fields.value("d_uniform_tokens").is_none() && fields.int("ready") == Some(0);
+    fields.text("config_mode") == Some("NONE") && !untold
+}
+
 /// Why no graph was chosen. What the dispatcher was asked and what it holds show it, in the order in which it asks
 /// itself.
 fn reason(fields: Fields<'_>) -> Option<&'static str> {
     let flag = |name: &str| fields.int(name).map(|value| value != 0);
     let config = fields.text("config_mode")?;
-    if config == "NONE" {
+    if is_disabled(fields) {
         return Some("graphs_disabled");
     }
     if flag("ready") == Some(false) {

@@ -58,6 +58,8 @@ pub struct Graphs {
     disabled: bool,
     /// Captures that no method explained.
     unexplained: u64,
+    /// A graph was launched whose making was not seen, and no record had been lost.
+    earlier: bool,
 }
 
 impl Graphs {
@@ -200,6 +202,7 @@ impl Aggregator {
             host_ns: (call.phase == Phase::Return)
                 .then(|| call.ts_ns.saturating_sub(call.entry_ns)),
         };
+        let whole = super::lost(&self.facts.ledger.unwrap_or_default()) == 0;
         let (pid, graphs) = (call.pid, &mut self.graphs);
         graphs
             .streams
@@ -207,6 +210,7 @@ impl Aggregator {
             .or_default()
             .launch(call.args[1], call.entry_ns);
         let known = graphs.execs.get(pid, launch.exec).cloned();
+        graphs.earlier |= known.is_none() && whole;
         let (ended, learned) = graphs.thread(pid, call.tid).launch(launch, known.as_ref());
         if let Some(learned) = learned.filter(|learned| Some(learned) != known.as_ref()) {
             graphs.execs.learn(pid, launch.exec, learned);

@@ -113,13 +113,6 @@ impl Usage {
         (launches(true), launches(false))
     }
 
-    /// Replays of graphs that were captured before the session attached.
-    pub fn has_earlier_captures(&self) -> bool {
-        self.totals
-            .values()
-            .any(|totals| totals.replays > 0 && totals.dispatched && !totals.captured)
-    }
-
     /// The rows as they stand.
     pub fn rows(&self, processes: &Processes, started_ns: u64) -> Vec<CudaGraphUse> {
         self.totals
