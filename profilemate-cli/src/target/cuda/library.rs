@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use object::read::ReadCache;
-use object::{Object, ObjectSegment, ObjectSymbol, SegmentFlags, SymbolFlags};
+use object::{Architecture, Object, ObjectSegment, ObjectSymbol, SegmentFlags, SymbolFlags};
 
 use super::functions::{DRIVER, Declared, RUNTIME, declared};
 use crate::target::maps;
@@ -167,6 +167,8 @@ fn image(file: &File, side: Side) -> Result<Image, object::Error> {
         build_id: elf.build_id()?.map(hex).unwrap_or_default(),
         ..Image::default()
     };
+    // The other architectures' code would be misread, not refused.
+    let readable = cfg!(target_arch = "x86_64") && elf.architecture() == Architecture::X86_64;
     for symbol in elf.dynamic_symbols().take(SYMBOLS) {
         let Ok(name) = symbol.name() else { continue };
         if symbol.is_undefined() || declared(name, side.functions()).is_none() {
@@ -174,6 +176,11 @@ fn image(file: &File, side: Side) -> Result<Image, object::Error> {
         }
         let indirect =
             matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info & 0xf == 10);
+        if !readable {
+            let why = "only code of x86-64 can be read, on such a machine".to_owned();
+            image.unreadable.push((name.to_owned(), why));
+            continue;
+        }
         let place = (!indirect).then(|| place(&elf, symbol.address(), symbol.size()));
         match place {
             Some(Some((offset, code))) => image.exports.push(Export {
