@@ -46,6 +46,13 @@ fn every_python_that_can_be_probed_gives_the_true_steps() {
             .filter(|row| row["event"] == "preempted")
             .count();
         assert!(preempted > 0, "{}", python.display());
+        if cfg!(target_arch = "x86_64") {
+            let graphs = session.rows("cuda_graph_usage");
+            let full = |row: &profilemate_tests::Row| {
+                row["runtime_mode"] == "FULL" && row["replay_count"] == row["launches"]
+            };
+            assert!(graphs.iter().any(full), "{}: {graphs:?}", python.display());
+        }
         assert_eq!(assert_ledger_exact(&session), 0, "{}", python.display());
     }
 }

@@ -30,7 +30,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    fn new(status: Status, reason: impl Into<String>) -> Self {
+    pub(super) fn new(status: Status, reason: impl Into<String>) -> Self {
         Self {
             status,
             reason: reason.into(),
@@ -49,15 +49,11 @@ struct Feed {
     source: &'static str,
 }
 
-const NO_GRAPHS: &str = "CUDA graphs are not recorded by this version";
 const NO_EXPERTS: &str = "MoE routing is not recorded by this version";
 const NO_ENCODERS: &str = "encoder calls are not recorded by this version";
 
 /// Tables that this version does not fill, and why.
 const UNFED: &[(&str, &str)] = &[
-    ("cuda_graph_captures", NO_GRAPHS),
-    ("cuda_graph_usage", NO_GRAPHS),
-    ("cuda_graph_timeline", NO_GRAPHS),
     ("moe_expert_selection", NO_EXPERTS),
     ("moe_expert_timing", NO_EXPERTS),
     ("moe_expert_coselection", NO_EXPERTS),
@@ -102,7 +98,25 @@ const FEEDS: &[Feed] = &[
         table: "forward_pass_timing",
         needs: &["runner.execute_model"],
         wants: SCHEDULE,
-        source: "calls of the model runner; step by order and token count",
+        source: "calls of the model runner; step by order and token count; graphs and waits from driver calls",
+    },
+    Feed {
+        table: "cuda_graph_captures",
+        needs: &[],
+        wants: &["graph.dispatch"],
+        source: "driver calls, and the methods around them",
+    },
+    Feed {
+        table: "cuda_graph_usage",
+        needs: &[],
+        wants: &["graph.dispatch"],
+        source: "driver calls, and the decisions of vLLM's dispatchers",
+    },
+    Feed {
+        table: "cuda_graph_timeline",
+        needs: &[],
+        wants: &["graph.dispatch"],
+        source: "driver calls, and the decisions of vLLM's dispatchers",
     },
 ];
 
@@ -131,7 +145,6 @@ impl Aggregator {
     pub fn coverage(&self, table: &str, rows: u64, lost: u64) -> Coverage {
         let facts = &self.facts;
         if let Some(reason) = unfed(table) {
-            let reason = self.why_no_driver(table).unwrap_or(reason);
             let reason = facts.not_covered.get(table).map_or(reason, String::as_str);
             return Coverage::new(Status::NotObservable, reason);
         }
@@ -148,10 +161,14 @@ impl Aggregator {
         if table == "methods" && needs.is_empty() {
             return Coverage::new(Status::NotApplicable, "no method was given with --method");
         }
-        if !needs.iter().any(|id| facts.bound.contains_key(id)) && rows == 0 {
+        let has_needs = feed.is_none_or(|feed| !feed.needs.is_empty());
+        if has_needs && !needs.iter().any(|id| facts.bound.contains_key(id)) && rows == 0 {
             return Coverage::new(Status::NotObservable, self.why_unbound(&needs));
         }
-        let mut gaps = Vec::new();
+        let mut gaps = match self.graph_gaps(table, rows) {
+            Ok(gaps) => gaps,
+            Err(coverage) => return coverage,
+        };
         for id in &needs {
             gaps.extend(unbound_beside(facts, &self.processes, id));
         }
@@ -181,23 +198,6 @@ impl Aggregator {
             ),
             (true, _) => Coverage::new(Status::Observed, ""),
         }
-    }
-
-    /// Why no driver call is seen, for the tables that are made of them.
-    fn why_no_driver(&self, table: &str) -> Option<&'static str> {
-        if !table.starts_with("cuda_graph_") {
-            return None;
-        }
-        let libraries = &self.facts.libraries;
-        if libraries.is_empty() {
-            return Some("no process of the target has loaded a CUDA driver library");
-        }
-        libraries
-            .values()
-            .all(|library| library.sites.is_empty())
-            .then_some(
-                "no function of the CUDA driver library could be probed; `libraries` says why",
-            )
     }
 
     /// Catalogue ids that feed a table whose feeds the catalogue or the user chooses.

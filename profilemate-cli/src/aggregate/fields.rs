@@ -53,6 +53,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// An object's identity.
+    pub fn address(self, name: &str) -> Option<u64> {
+        match self.value(name)? {
+            Value::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
     /// A text.
     pub fn text(self, name: &str) -> Option<&'a str> {
         match self.value(name)? {

@@ -18,10 +18,11 @@ use crate::sink::summary::Summary;
 use crate::sink::watch::{Pulse, Watcher};
 use crate::sink::{self, metadata};
 use crate::table::cell::Stamp;
+use crate::table::{self, AnyRow};
 
 /// Longest time from a row to the disk, on the clock of [`Pipeline::tick`].
 const FLUSH_NS: u64 = 250_000_000;
-/// Time between two writings of `metadata.json`.
+/// Time between two writings of `metadata.json`, and of the tables of totals.
 const METADATA_NS: u64 = 1_000_000_000;
 /// Time between two pulses for a watcher.
 const PULSE_NS: u64 = 100_000_000;
@@ -92,6 +93,8 @@ pub struct Pipeline {
     overhead: Option<Overhead>,
     flushed_ns: u64,
     described_ns: u64,
+    /// Of the totals that were written.
+    revision: u64,
 }
 
 impl Pipeline {
@@ -141,6 +144,7 @@ impl Pipeline {
             overhead: None,
             flushed_ns: 0,
             described_ns: 0,
+            revision: 0,
         }
     }
 
@@ -191,6 +195,7 @@ impl Pipeline {
         }
         if now_ns.saturating_sub(self.described_ns) >= METADATA_NS {
             self.described_ns = now_ns;
+            self.write_totals()?;
             self.describe()?;
         }
         if now_ns.saturating_sub(self.pulsed_ns) >= PULSE_NS {
@@ -260,6 +265,10 @@ impl Pipeline {
         self.order.flush(&mut |event| aggregator.push(event, rows));
         self.aggregator.finish(&mut self.rows);
         self.emit()?;
+        self.write_totals()?;
+        for row in self.aggregator.graph_usage() {
+            self.summary.row(&row.into());
+        }
         self.flush()?;
         self.describe()?;
         if self.csv.is_some() {
@@ -267,7 +276,7 @@ impl Pipeline {
             sink::replace(&self.folder.join("summary.json"), &pretty(&summary))?;
         }
         let counts = self.counts();
-        let rows = crate::table::TABLES
+        let rows = table::TABLES
             .iter()
             .map(|table| table.file)
             .zip(self.csv.as_ref().map(CsvFolder::rows).unwrap_or_default());
@@ -309,6 +318,32 @@ impl Pipeline {
     fn flush(&mut self) -> Result<(), sink::Error> {
         self.csv.as_mut().map_or(Ok(()), CsvFolder::flush)?;
         self.capture.as_mut().map_or(Ok(()), CaptureWriter::flush)
+    }
+
+    /// Writes the tables of totals, if they have changed.
+    fn write_totals(&mut self) -> Result<(), sink::Error> {
+        let revision = self.aggregator.graph_usage_revision();
+        if revision == self.revision {
+            return Ok(());
+        }
+        self.revision = revision;
+        let rows: Vec<AnyRow> = self
+            .aggregator
+            .graph_usage()
+            .into_iter()
+            .map(AnyRow::from)
+            .collect();
+        let Some(table) = table::index_of("cuda_graph_usage") else {
+            return Ok(());
+        };
+        if let Some(watcher) = &mut self.watcher {
+            for row in &rows {
+                watcher.row(row);
+            }
+        }
+        self.csv
+            .as_mut()
+            .map_or(Ok(()), |csv| csv.replace(table, &rows))
     }
 
     fn describe(&self) -> Result<(), sink::Error> {

@@ -105,6 +105,7 @@ fn session_options(options: &Top, roots: BTreeSet<u32>) -> Options {
         ring_bytes: 16 << 20,
         output: options.output.clone().unwrap_or_default(),
         duration: options.duration.filter(|_| !options.once),
+        graph_timeline: false,
         json: false,
         quiet: true,
         strict: false,

@@ -218,6 +218,7 @@ pub fn examine(wanted: &Wanted) -> Report {
         ring_bytes: 4096,
         output: wanted.output.clone(),
         duration: None,
+        graph_timeline: false,
         json: false,
         quiet: true,
         strict: false,

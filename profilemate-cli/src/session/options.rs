@@ -11,6 +11,10 @@ use crate::cli::args::Touch;
 
 /// What a session is asked to do.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub struct Options {
     /// Root processes of the target.
     pub roots: BTreeSet<u32>,
@@ -28,6 +32,8 @@ pub struct Options {
     pub output: PathBuf,
     /// Longest duration.
     pub duration: Option<Duration>,
+    /// A row for each replay of a CUDA graph.
+    pub graph_timeline: bool,
     /// Calls of user methods as JSON lines on stdout.
     pub json: bool,
     /// No status line, no summary.

@@ -171,9 +171,9 @@ fn engine(step: i64, at: Stamp) -> Vec<AnyRow> {
     rows
 }
 
-fn graph(mode: &str, size: u64, replays: u64, padding: f64) -> AnyRow {
+fn graph(mode: &'static str, size: u64, replays: u64, padding: f64) -> AnyRow {
     CudaGraphUse {
-        runtime_mode: Some(mode.into()),
+        runtime_mode: Some(mode),
         num_tokens: Some(size),
         replay_count: replays,
         padding_pct: Some(Real(padding)),

@@ -108,7 +108,7 @@ pub struct State {
     evicted: Window,
     preemptions: u64,
     graphed: Window,
-    graphs: BTreeMap<(String, Option<u64>, u32), CudaGraphUse>,
+    graphs: BTreeMap<(String, Option<u64>, Option<u64>, u32), CudaGraphUse>,
     seconds: VecDeque<u64>,
     second: i64,
     events: VecDeque<(i64, u64)>,
@@ -138,8 +138,9 @@ impl State {
             AnyRow::RequestLifecycle(row) => self.finished(row),
             AnyRow::CudaGraphUse(row) => {
                 let key = (
-                    row.runtime_mode.clone().unwrap_or_default(),
+                    row.runtime_mode.unwrap_or_default().to_owned(),
                     row.num_tokens,
+                    row.num_reqs,
                     row.pid,
                 );
                 if self.graphs.len() < CAPACITY || self.graphs.contains_key(&key) {
@@ -468,7 +469,7 @@ fn by_age(requests: &mut [Request]) {
 
 fn graph(row: &CudaGraphUse) -> Graph {
     Graph {
-        mode: row.runtime_mode.clone().unwrap_or_default(),
+        mode: row.runtime_mode.unwrap_or_default().to_owned(),
         size: row.num_tokens,
         replays: row.replay_count,
         padding_pct: row.padding_pct.number(),

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
+
+
+class CUDAGraphMode(enum.Enum):
+    """How much of a forward pass is a graph."""
+
+    NONE = 0
+    PIECEWISE = 1
+    FULL = 2
+    FULL_AND_PIECEWISE = (2, 1)
+
+
+@dataclass
+class CompilationConfig:
+    """Sizes for which graphs are captured."""
+
+    cudagraph_capture_sizes: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32])
+    max_cudagraph_capture_size: int = 32
+    # Pieces of the toy model between two attention layers.
+    pieces: int = 3
 
 
 @dataclass
@@ -63,6 +83,7 @@ class VllmConfig:
     cache_config: CacheConfig = field(default_factory=CacheConfig)
     scheduler_config: SchedulerConfig = field(default_factory=SchedulerConfig)
     parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
+    compilation_config: CompilationConfig = field(default_factory=CompilationConfig)
     # Where true values are written, if anywhere; see `profilemate_demo.truth`.
     truth_path: str | None = None
     # CLOCK_MONOTONIC, seconds: every process ends by then, whatever happens.

@@ -6,13 +6,20 @@ import time
 from array import array
 from typing import Any, NamedTuple
 
-from profilemate_demo import model, truth
+from profilemate_demo import graph, model, truth
 from profilemate_demo.inference import inference_mode
-from vllm.config import VllmConfig
+from vllm.compilation.cuda_graph import CUDAGraphWrapper
+from vllm.config import CUDAGraphMode, VllmConfig
+from vllm.forward_context import BatchDescriptor, set_forward_context
+from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput, SamplerOutput
 from vllm.v1.utils import record_function_or_nullcontext
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
+
+
+# Seconds from the first step to the capture of the graphs.
+CAPTURE_AFTER = 2.5
 
 
 class ExecuteModelState(NamedTuple):
@@ -45,6 +52,36 @@ class GPUModelRunner:
         self.input_batch = InputBatch(self.max_num_reqs)
         self.execute_model_state: ExecuteModelState | None = None
         self.kv_cache = array("Q")
+        self.cudagraph_dispatcher = CudagraphDispatcher(vllm_config)
+        self.graphs_due: float | None = None
+        self._wrap_model()
+
+    def _wrap_model(self) -> None:
+        """Kernels of the toy model: a wrapper around each piece, attention between them, and one around the whole."""
+        pieces = [
+            CUDAGraphWrapper(graph.launch_kernel, self.vllm_config, CUDAGraphMode.PIECEWISE)
+            for _ in range(self.vllm_config.compilation_config.pieces)
+        ]
+
+        def kernels() -> None:
+            for piece in pieces:
+                piece()
+                graph.launch_kernel()
+
+        self.model = CUDAGraphWrapper(kernels, self.vllm_config, CUDAGraphMode.FULL)
+
+    def capture_model(self) -> int:
+        """Captures the graphs. A real server does it before it serves."""
+        dispatcher = self.cudagraph_dispatcher
+        dispatcher.initialize_cudagraph_keys(CUDAGraphMode.FULL_AND_PIECEWISE)
+        for uniform in (False, True):
+            for size in reversed(self.vllm_config.compilation_config.cudagraph_capture_sizes):
+                self._run_kernels(*dispatcher.dispatch(size, uniform))
+        return 0
+
+    def _run_kernels(self, mode: CUDAGraphMode, descriptor: BatchDescriptor) -> None:
+        with set_forward_context(mode, descriptor):
+            self.model()
 
     def load_model(self) -> None:
         self.kv_cache = array("Q", bytes(8 * self.cache_config.num_gpu_blocks * self.block_size))
@@ -183,6 +220,7 @@ class GPUModelRunner:
         **model_kwargs: Any,
     ) -> list[int]:
         """The model: the state after each token. Then it waits as long as a small model would compute."""
+        self._run_on_device(len(input_ids), len(input_ids) == self.input_batch.num_reqs)
         cache, hidden = self.kv_cache, []
         for token, (before, own) in zip(input_ids, model_kwargs["slots"]):
             state = model.advance(cache[before] if before >= 0 else model.START, token)
@@ -191,6 +229,19 @@ class GPUModelRunner:
         config = self.model_config
         time.sleep(config.forward_sec + config.forward_sec_per_token * len(input_ids))
         return hidden
+
+    def _run_on_device(self, num_tokens: int, uniform_decode: bool) -> None:
+        """The kernels of the batch, where there is a driver. The graphs are captured late, so that a tracer that has
+        come a second after the start can see it."""
+        if not graph.available():
+            return
+        now = time.monotonic()
+        if self.graphs_due is None:
+            self.graphs_due = now + CAPTURE_AFTER
+        if not self.cudagraph_dispatcher.keys_initialized and now >= self.graphs_due:
+            self.capture_model()
+        self._run_kernels(*self.cudagraph_dispatcher.dispatch(num_tokens, uniform_decode))
+        graph.synchronize()
 
     def _sample(self, logits: list[int], spec_decode_metadata: Any | None) -> SamplerOutput:
         """The most likely token of each request."""
