@@ -11,6 +11,7 @@ pub mod demo;
 pub mod event;
 pub mod helper;
 pub mod plan;
+pub mod recorded;
 pub mod session;
 pub mod sink;
 pub mod sys;
