@@ -38,6 +38,10 @@ pub enum Command {
     Detach(Detach),
     /// Make a session's tables again from its `events.pmrec`.
     Replay(Replay),
+    /// Say what is wrong with a server, by a session's folder: findings with evidence, cost, and what to change.
+    Explain(super::explain::Explain),
+    /// Compare two sessions, with confidence intervals: what differs, and what is noise.
+    Diff(super::diff::Diff),
 }
 
 /// Options of `trace`.

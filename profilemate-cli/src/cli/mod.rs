@@ -1,7 +1,9 @@
 //! The command line: parse, do, and tell how it ended.
 
 pub mod args;
+mod diff;
 pub mod exit;
+mod explain;
 mod find;
 mod print;
 mod run;
@@ -36,9 +38,11 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
+        Some(Command::Explain(explain)) => explain::run(explain),
+        Some(Command::Diff(diff)) => diff::run(diff),
         None => Err(Failure::new(
             Exit::Usage,
-            anyhow::anyhow!("say what to do: trace, demo, detach or replay"),
+            anyhow::anyhow!("say what to do: trace, demo, detach, replay, explain or diff"),
         )
         .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
     };

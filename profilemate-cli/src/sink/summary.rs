@@ -56,6 +56,21 @@ impl Distribution {
         None
     }
 
+    /// Values taken.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Their mean.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+
+    /// The greatest.
+    pub fn max(&self) -> Option<f64> {
+        self.max
+    }
+
     fn json(&self) -> Value {
         json!({
             "count": self.count,
@@ -68,7 +83,7 @@ impl Distribution {
     }
 }
 
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     if value.abs() > 1e15 {
         return value;
     }
