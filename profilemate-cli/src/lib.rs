@@ -11,6 +11,7 @@ pub mod compare;
 pub mod demo;
 pub mod event;
 pub mod explain;
+pub mod export;
 pub mod helper;
 pub mod plan;
 pub mod recorded;

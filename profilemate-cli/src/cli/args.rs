@@ -42,6 +42,8 @@ pub enum Command {
     Explain(super::explain::Explain),
     /// Compare two sessions, with confidence intervals: what differs, and what is noise.
     Diff(super::diff::Diff),
+    /// Write a session for another tool: Perfetto, Chrome, DuckDB, OpenTelemetry, Speedscope.
+    Export(super::export::Export),
 }
 
 /// Options of `trace`.

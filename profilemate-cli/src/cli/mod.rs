@@ -4,6 +4,7 @@ pub mod args;
 mod diff;
 pub mod exit;
 mod explain;
+mod export;
 mod find;
 mod print;
 mod run;
@@ -40,9 +41,10 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         Some(Command::Explain(explain)) => explain::run(explain),
         Some(Command::Diff(diff)) => diff::run(diff),
+        Some(Command::Export(export)) => export::run(export, cli.quiet),
         None => Err(Failure::new(
             Exit::Usage,
-            anyhow::anyhow!("say what to do: trace, demo, detach, replay, explain or diff"),
+            anyhow::anyhow!("say what to do: trace, demo, detach, replay, explain, diff or export"),
         )
         .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
     };

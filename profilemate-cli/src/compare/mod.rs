@@ -142,8 +142,11 @@ struct Columns {
     left_out: u64,
 }
 
-/// What is counted in pieces of time: name, and what a row adds.
-const COUNTED: &[(&str, fn(&AnyRow) -> f64)] = &[
+/// Something that is counted in pieces of time: name, and what a row adds.
+type Counted = (&'static str, fn(&AnyRow) -> f64);
+
+/// All that is counted so.
+const COUNTED: &[Counted] = &[
     ("tokens_per_sec", |row| match row {
         AnyRow::BatchUse(row) => row.num_tokens.unwrap_or(0) as f64,
         _ => 0.0,

@@ -95,6 +95,8 @@ pub struct Column {
     pub doc: &'static str,
     /// Its unit.
     pub unit: Unit,
+    /// What kind of value stands in it.
+    pub kind: read::Kind,
 }
 
 /// A row of a declared table.
@@ -135,6 +137,7 @@ macro_rules! table {
                     name: stringify!($column),
                     doc: concat!($($column_doc),+).trim_ascii(),
                     unit: $crate::table::Unit::$unit,
+                    kind: <$cell as $crate::table::read::ReadCell>::KIND,
                 },
             )+ ];
 

@@ -11,8 +11,24 @@ const WORDS: usize = 512;
 /// Bytes of a word, at most.
 const WORD: usize = 64;
 
+/// What kind of value stands in a column's cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number.
+    Integer,
+    /// A number with decimals.
+    Real,
+    /// `True` or `False`.
+    Truth,
+    /// Text.
+    Text,
+}
+
 /// A value that can be read from a cell.
 pub trait ReadCell: Sized {
+    /// Its kind.
+    const KIND: Kind;
+
     /// The value; `None` if the text does not say one.
     fn read(text: &str) -> Option<Self>;
 
@@ -32,6 +48,8 @@ fn nanoseconds(text: &str, unit: f64) -> Option<f64> {
 }
 
 impl ReadCell for Stamp {
+    const KIND: Kind = Kind::Real;
+
     fn read(text: &str) -> Option<Self> {
         nanoseconds(text, 1e9)
             .filter(|ns| ns.abs() < i64::MAX as f64)
@@ -46,6 +64,8 @@ impl ReadCell for Stamp {
 macro_rules! duration {
     ($($duration:ident: $unit:literal),+) => { $(
         impl ReadCell for $duration {
+            const KIND: Kind = Kind::Real;
+
             fn read(text: &str) -> Option<Self> {
                 nanoseconds(text, $unit)
                     .filter(|&ns| (0.0..u64::MAX as f64).contains(&ns))
@@ -61,6 +81,8 @@ macro_rules! duration {
 duration!(Millis: 1e6, Seconds: 1e9);
 
 impl ReadCell for Real {
+    const KIND: Kind = Kind::Real;
+
     fn read(text: &str) -> Option<Self> {
         number(text).map(Self)
     }
@@ -73,6 +95,8 @@ impl ReadCell for Real {
 macro_rules! integer {
     ($($integer:ty),+) => { $(
         impl ReadCell for $integer {
+            const KIND: Kind = Kind::Integer;
+
             fn read(text: &str) -> Option<Self> {
                 let text = text.trim();
                 // A data frame library writes integers with gaps as `3.0`.
@@ -89,6 +113,8 @@ macro_rules! integer {
 integer!(u32, u64, i64);
 
 impl ReadCell for bool {
+    const KIND: Kind = Kind::Truth;
+
     fn read(text: &str) -> Option<Self> {
         match text.trim() {
             "True" | "true" | "1" => Some(true),
@@ -103,6 +129,8 @@ impl ReadCell for bool {
 }
 
 impl ReadCell for String {
+    const KIND: Kind = Kind::Text;
+
     fn read(text: &str) -> Option<Self> {
         // The predecessor wrote Python's `str` of an enumeration.
         Some(
@@ -118,6 +146,8 @@ impl ReadCell for String {
 }
 
 impl ReadCell for &'static str {
+    const KIND: Kind = Kind::Text;
+
     fn read(text: &str) -> Option<Self> {
         word(text.strip_prefix("CUDAGraphMode.").unwrap_or(text))
     }
@@ -128,6 +158,8 @@ impl ReadCell for &'static str {
 }
 
 impl<C: ReadCell> ReadCell for Option<C> {
+    const KIND: Kind = C::KIND;
+
     fn read(text: &str) -> Option<Self> {
         match text {
             "" | "None" | "nan" | "NaN" => Some(None),

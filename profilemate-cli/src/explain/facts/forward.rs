@@ -84,11 +84,11 @@ pub struct Forward {
     pub shared_ms: f64,
     /// By worker's pid.
     pub lags: BTreeMap<u32, Lag>,
-    open: BTreeMap<(u64, Option<u32>), Vec<End>>,
+    open: BTreeMap<(u64, Option<u32>), Vec<Ran>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct End {
+struct Ran {
     pid: u32,
     start_sec: f64,
     end_sec: f64,
@@ -121,7 +121,7 @@ impl Forward {
         worker.pass(at, ms, row.gpu_time_ms.map(|ms| ms.0 as f64 / 1e6));
         let engine = worker.engine;
         if let Some(step) = row.step {
-            let end = End {
+            let end = Ran {
                 pid: row.pid,
                 start_sec: at,
                 end_sec: at + ms / 1e3,
@@ -130,7 +130,7 @@ impl Forward {
         }
     }
 
-    fn rank(&mut self, step: (u64, Option<u32>), end: End) {
+    fn rank(&mut self, step: (u64, Option<u32>), end: Ran) {
         let ranks = self.ranks(step.1);
         let ends = self.open.entry(step).or_default();
         if ends.len() < RANKS {
@@ -148,7 +148,7 @@ impl Forward {
     }
 
     /// All ranks of a step are seen, or will not be.
-    fn close(&mut self, mut ends: Vec<End>) {
+    fn close(&mut self, mut ends: Vec<Ran>) {
         ends.sort_by(|one, two| one.end_sec.total_cmp(&two.end_sec));
         let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
             return;

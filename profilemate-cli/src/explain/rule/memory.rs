@@ -1,5 +1,7 @@
 //! The KV cache: too small, never used, and the preemptions that follow.
 
+use std::fmt::Write as _;
+
 use super::{CACHE, REQUESTS, Rule, STEPS, limit};
 use crate::explain::facts::Span;
 use crate::explain::facts::cache::FULL_PCT;
@@ -69,10 +71,11 @@ fn preemption(case: &Case<'_>) -> Option<Found> {
         requests.of_request.len()
     );
     if let Some((id, count)) = requests.worst().filter(|worst| worst.1 > 1) {
-        text.push_str(&format!("; `{id}` {count} times"));
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "; `{id}` {count} times");
     }
     if told > 0 {
-        text.push_str(&format!("; {tokens} tokens computed again"));
+        let _ = write!(text, "; {tokens} tokens computed again");
     }
     let evidence = Evidence::new("preemption_events", &requests.preempted, text)
         .number("preemptions", preempted as f64)
