@@ -42,7 +42,7 @@ pub enum Command {
     Explain(super::explain::Explain),
     /// Compare two sessions, with confidence intervals: what differs, and what is noise.
     Diff(super::diff::Diff),
-    /// Write a session for another tool: Perfetto, Chrome, DuckDB, OpenTelemetry, Speedscope.
+    /// Write a session for another tool: Perfetto, Chrome, Parquet, OpenTelemetry, Speedscope.
     Export(super::export::Export),
 }
 

@@ -42,9 +42,9 @@ pub(super) fn run(export: &Export, quiet: bool) -> Result<Exit, Failure> {
     });
     let notes = export::export(&session, export.to, &path).map_err(failure)?;
     if !quiet {
-        notes
-            .iter()
-            .for_each(|note| print::note(&format!("note: {note}")));
+        for note in &notes {
+            print::note(&format!("note: {note}"));
+        }
     }
     let path = path.canonicalize().unwrap_or(path);
     print::data(&path.display().to_string());

@@ -7,7 +7,7 @@ use crate::table::cell::{Millis, Stamp};
 use crate::table::forward_pass_timing::ForwardPass;
 
 /// A session of 30 s of decode batches of 4 and 8 sequences; those of 8 take `ms` and noise.
-fn session(folder: &std::path::Path, seed: u64, ms: f64, extra: Option<AnyRow>) -> Session {
+fn session(folder: &std::path::Path, seed: u64, ms: f64, extra: Option<&AnyRow>) -> Session {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut csv = CsvFolder::create(folder).unwrap();
     for step in 0..3_000_u64 {
@@ -33,7 +33,9 @@ fn session(folder: &std::path::Path, seed: u64, ms: f64, extra: Option<AnyRow>) 
         };
         csv.row(&batch.into()).unwrap();
     }
-    extra.iter().for_each(|row| csv.row(row).unwrap());
+    if let Some(row) = extra {
+        csv.row(row).unwrap();
+    }
     csv.flush().unwrap();
     Session::open(folder).unwrap()
 }
@@ -52,7 +54,7 @@ fn a_difference_of_one_batch_size_is_found_and_the_rest_is_noise() {
         ..Default::default()
     };
     let a = session(folders[0].path(), 1, 9.0, None);
-    let b = session(folders[1].path(), 2, 9.5, Some(method.into()));
+    let b = session(folders[1].path(), 2, 9.5, Some(&method.into()));
     let comparison = compare(&a, &b, 95.0).unwrap();
     let changed = find(&comparison, "decode, 8 seqs, 8 tokens", "forward_time_ms");
     assert_eq!(changed.verdict, Verdict::Slower);

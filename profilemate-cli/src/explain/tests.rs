@@ -24,7 +24,9 @@ const STEP_NS: i64 = 10_000_000;
 fn explain(rows: &[AnyRow]) -> Explanation {
     let folder = tempfile::tempdir().unwrap();
     let mut csv = CsvFolder::create(folder.path()).unwrap();
-    rows.iter().for_each(|row| csv.row(row).unwrap());
+    for row in rows {
+        csv.row(row).unwrap();
+    }
     csv.flush().unwrap();
     std::fs::write(
         folder.path().join("metadata.json"),
@@ -34,6 +36,7 @@ fn explain(rows: &[AnyRow]) -> Explanation {
     Explanation::of_session(&Session::open(folder.path()).unwrap()).unwrap()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the columns have it")]
 fn ms(value: f64) -> Option<Millis> {
     Some(Millis((value * 1e6) as u64))
 }
@@ -432,6 +435,7 @@ fn every_rule_has_its_pair() {
 }
 
 #[test]
+#[expect(clippy::float_cmp, reason = "whole numbers")]
 fn better_capture_sizes_are_named_and_have_less_padding() {
     let mut rows = captured(&[1, 16, 32]);
     rows.extend(each(300, |step| {
@@ -478,7 +482,9 @@ fn the_order_of_the_tables_does_not_matter() {
     } in pairs()
     {
         let (mut one, mut two) = (Facts::default(), Facts::default());
-        faulty.iter().for_each(|row| one.row(row, &|_| Some(1)));
+        for row in &faulty {
+            one.row(row, &|_| Some(1));
+        }
         // As a running session gives them: by time.
         faulty.sort_by_key(|row| {
             let mut text = String::new();
@@ -491,7 +497,9 @@ fn the_order_of_the_tables_does_not_matter() {
             });
             text.parse::<f64>().map_or(0, |sec| (sec * 1e6) as u64)
         });
-        faulty.iter().for_each(|row| two.row(row, &|_| Some(1)));
+        for row in &faulty {
+            two.row(row, &|_| Some(1));
+        }
         one.finish();
         two.finish();
         let judge = |facts| Explanation::of(facts, &Cover::default(), None);

@@ -25,11 +25,11 @@ use timeline::Timeline;
 /// A format of another tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Perfetto's protobuf trace, for ui.perfetto.dev and trace_processor: everything.
+    /// Perfetto's protobuf trace, for ui.perfetto.dev: everything.
     Perfetto,
-    /// Chrome's JSON trace events, for chrome://tracing and Perfetto.
+    /// Chrome's JSON trace events, for Chrome's own viewer and Perfetto.
     Chrome,
-    /// A folder with a Parquet file for each table, for DuckDB and data frames.
+    /// A folder with a Parquet file for each table, for SQL and data frames.
     Parquet,
     /// One JSON object a row, with its table's name.
     Jsonl,

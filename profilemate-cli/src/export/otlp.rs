@@ -64,12 +64,12 @@ impl<'a> Otlp<'a> {
         batch.push(span);
         if batch.len() >= BATCH {
             let batch = std::mem::take(batch);
-            self.line(pid, batch)?;
+            self.line(pid, &batch)?;
         }
         Ok(())
     }
 
-    fn line(&mut self, pid: u32, spans: Vec<Json>) -> Result<(), Error> {
+    fn line(&mut self, pid: u32, spans: &[Json]) -> Result<(), Error> {
         let text = |key: &str, text: &str| json!({ "key": key, "value": { "stringValue": text } });
         let mut attributes = vec![
             text("service.name", "vllm"),
@@ -215,6 +215,6 @@ impl Timeline for Otlp<'_> {
         batches.sort_by_key(|batch| batch.0);
         batches
             .into_iter()
-            .try_for_each(|(pid, spans)| self.line(pid, spans))
+            .try_for_each(|(pid, spans)| self.line(pid, &spans))
     }
 }

@@ -142,10 +142,8 @@ impl Timeline for Speedscope<'_> {
                  \"endValue\":{end},\"events\":[",
                 Json::from(profile.name.as_str())
             )?;
-            let mut events = 0;
-            for &(frame, begin, end) in slices.iter() {
-                let separator = if events > 0 { "," } else { "" };
-                events += 1;
+            for (index, &(frame, begin, end)) in slices.iter().enumerate() {
+                let separator = if index > 0 { "," } else { "" };
                 write!(
                     self.out,
                     "{separator}{{\"type\":\"O\",\"frame\":{frame},\"at\":{begin}}},\

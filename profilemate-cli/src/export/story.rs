@@ -65,7 +65,7 @@ pub(super) fn tell(session: &Session, timeline: &mut dyn Timeline) -> Result<Vec
     };
     story.stage.processes()?;
     let mut requests = Requests::default();
-    story.rows(|story, row| requests.event(&mut story.stage, &row))?;
+    story.rows(|story, row| requests.event(&mut story.stage, row))?;
     let end = story.end()?;
     requests.finish(&mut story.stage, end)?;
     story.rows(Story::batch)?;
@@ -75,7 +75,7 @@ pub(super) fn tell(session: &Session, timeline: &mut dyn Timeline) -> Result<Vec
         .session
         .rows::<ForwardPass>()?
         .is_some_and(|sheet| sheet.has("step"));
-    story.rows(|story, row| story.pass(&mut requests, &row))?;
+    story.rows(|story, row| story.pass(&requests, row))?;
     story.rows(Story::operation)?;
     story.rows(Story::encoder)?;
     story.rows(Story::expert)?;
@@ -100,13 +100,13 @@ impl Story<'_> {
     /// Gives each row of a table to `each`.
     fn rows<R: Row>(
         &mut self,
-        mut each: impl FnMut(&mut Self, R) -> Result<(), Error>,
+        mut each: impl FnMut(&mut Self, &R) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(mut sheet) = self.session.rows::<R>()? else {
             return Ok(());
         };
         for row in &mut sheet {
-            each(self, row?)?;
+            each(self, &row?)?;
         }
         self.notes.extend(sheet.note());
         Ok(())
@@ -124,7 +124,7 @@ impl Story<'_> {
         Ok(end)
     }
 
-    fn batch(&mut self, row: BatchUse) -> Result<(), Error> {
+    fn batch(&mut self, row: &BatchUse) -> Result<(), Error> {
         let (pid, end) = (row.pid, at(row.timestamp_sec));
         let track = self.stage.lane(
             pid,
@@ -166,7 +166,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    fn cache(&mut self, row: KvCacheUse) -> Result<(), Error> {
+    fn cache(&mut self, row: &KvCacheUse) -> Result<(), Error> {
         match row.usage_pct.and_then(|usage| usage.number()) {
             Some(usage) => {
                 self.stage
@@ -176,14 +176,14 @@ impl Story<'_> {
         }
     }
 
-    fn eviction(&mut self, row: KvCacheEviction) -> Result<(), Error> {
+    fn eviction(&mut self, row: &KvCacheEviction) -> Result<(), Error> {
         let track = self.stage.track(row.pid, "KV cache evictions")?;
         let arguments = arguments([integer("block_id", row.block_id)]);
         self.stage
             .moment(track, at(row.timestamp_sec), "eviction", &arguments)
     }
 
-    fn pass(&mut self, requests: &mut Requests, row: &ForwardPass) -> Result<(), Error> {
+    fn pass(&mut self, requests: &Requests, row: &ForwardPass) -> Result<(), Error> {
         let (start, end) = (
             at(row.timestamp_sec),
             at(row.timestamp_sec) + length(row.forward_time_ms),
@@ -248,7 +248,7 @@ impl Story<'_> {
         self.stage.slice(&slice)
     }
 
-    fn operation(&mut self, row: CpuOperation) -> Result<(), Error> {
+    fn operation(&mut self, row: &CpuOperation) -> Result<(), Error> {
         // Those two have tracks of their own, with more about them.
         if matches!(row.operation.as_str(), "schedule" | "execute_model") {
             return Ok(());
@@ -263,7 +263,7 @@ impl Story<'_> {
         )
     }
 
-    fn encoder(&mut self, row: EncoderCall) -> Result<(), Error> {
+    fn encoder(&mut self, row: &EncoderCall) -> Result<(), Error> {
         let arguments = arguments([
             integer("step", row.step),
             integer("num_items", row.num_items),
@@ -278,7 +278,7 @@ impl Story<'_> {
         )
     }
 
-    fn expert(&mut self, row: MoeExpertTime) -> Result<(), Error> {
+    fn expert(&mut self, row: &MoeExpertTime) -> Result<(), Error> {
         let arguments = arguments([
             integer("layer_idx", row.layer_idx),
             integer("num_tokens", row.num_tokens),
@@ -293,7 +293,7 @@ impl Story<'_> {
         )
     }
 
-    fn method(&mut self, row: MethodCall) -> Result<(), Error> {
+    fn method(&mut self, row: &MethodCall) -> Result<(), Error> {
         let arguments = arguments([text("outcome", row.outcome), text("fields", &row.fields)]);
         self.call(
             row.pid,
@@ -304,7 +304,7 @@ impl Story<'_> {
         )
     }
 
-    fn capture(&mut self, row: CudaGraphCapture) -> Result<(), Error> {
+    fn capture(&mut self, row: &CudaGraphCapture) -> Result<(), Error> {
         let Some(end) = row.capture_time_sec.map(at) else {
             return Ok(());
         };
@@ -328,7 +328,7 @@ impl Story<'_> {
 
     /// The file does not say whose replay it is: they stand under a process of their own, and a line leads there from
     /// the pass around it where only one worker ran.
-    fn replay(&mut self, row: CudaGraphReplay) -> Result<(), Error> {
+    fn replay(&mut self, row: &CudaGraphReplay) -> Result<(), Error> {
         let start = at(row.timestamp_sec);
         let end = start + length(row.duration_ms);
         let track = self.stage.lane(0, "CUDA graph replays", start, end)?;
@@ -339,7 +339,10 @@ impl Story<'_> {
         let around = around.filter(|pass| start <= pass.1 && self.stage.workers() == 1);
         let slice = Slice {
             track: track.id,
-            name: row.descriptor.unwrap_or_else(|| "replay".to_owned()),
+            name: row
+                .descriptor
+                .clone()
+                .unwrap_or_else(|| "replay".to_owned()),
             start_ns: track.start_ns,
             end_ns: end,
             into: around.map(|pass| pass.2).into_iter().collect(),

@@ -72,7 +72,9 @@ fn session(folder: &Path) -> Session {
         operation(31).into(),
         replay.into(),
     ];
-    rows.iter().for_each(|row| csv.row(row).unwrap());
+    for row in &rows {
+        csv.row(row).unwrap();
+    }
     csv.flush().unwrap();
     std::fs::write(
         folder.join("metadata.json"),

@@ -49,7 +49,9 @@ fn every_row_of_every_table_comes_back_as_it_was_written() {
         }
         .into(),
     ];
-    rows.iter().for_each(|row| csv.row(row).unwrap());
+    for row in &rows {
+        csv.row(row).unwrap();
+    }
     csv.flush().unwrap();
     let session = Session::open(folder.path()).unwrap();
     let mut back = Vec::new();
