@@ -5,6 +5,7 @@
 //! attached, which method sits in which slot, how a program's fields are to be read. Decoding turns frames into
 //! [`Event`]s. Nothing behind this point reads a clock, a file or the environment.
 
+use profilemate_common::driver::{Function, Totals};
 use serde::{Deserialize, Serialize};
 
 /// Something the tracer itself says, in the order in which it holds.
@@ -55,6 +56,8 @@ pub enum Note {
         /// In plain words.
         reason: String,
     },
+    /// A CUDA library in which driver functions are probed, or why not.
+    Library(Library),
     /// Last frame.
     Ended {
         /// `CLOCK_MONOTONIC`.
@@ -191,6 +194,40 @@ pub enum Shape {
     Pairs,
 }
 
+/// A file with driver functions (`libcuda`, or `libcudart` where the driver is not entered) that the target maps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Library {
+    /// The number that records carry.
+    pub index: u16,
+    /// Path as the target sees it.
+    pub path: String,
+    /// Build id in hex, or empty if the file has none.
+    pub build_id: String,
+    /// Processes that map it, as far as known when this was noted. A later note for the same index replaces it.
+    pub pids: Vec<u32>,
+    /// The probed functions.
+    pub sites: Vec<Site>,
+    /// Symbols that were not probed and why, in plain words.
+    pub refused: Vec<(String, String)>,
+}
+
+/// One probed function of a library.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// What the function does: [`profilemate_common::driver::Function`] as a number.
+    pub function: u8,
+    /// Symbol.
+    pub symbol: String,
+    /// Probed instruction, in bytes from the symbol.
+    pub offset: u64,
+    /// The instruction in Intel syntax.
+    pub instruction: String,
+    /// How the kernel runs it: `emulated`, `nop`, `optimised` or `single-stepped`.
+    pub cost: String,
+    /// Whether the call's end is told too.
+    pub with_return: bool,
+}
+
 /// Counters of one page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
@@ -239,6 +276,35 @@ pub enum Event {
     Note(Note),
     /// A call of a probed method.
     Call(Call),
+    /// A call of a CUDA driver function.
+    Driver(DriverCall),
+}
+
+/// A call of a CUDA driver function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DriverCall {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Which [`Library`].
+    pub library: u16,
+    /// What it does; says what the arguments are.
+    pub function: Function,
+    /// [`Phase::Entry`]: only its beginning is known.
+    pub phase: Phase,
+    /// When it began, `CLOCK_MONOTONIC`.
+    pub entry_ns: u64,
+    /// When it was told, `CLOCK_MONOTONIC`: its beginning, or its end.
+    pub ts_ns: u64,
+    /// The first three arguments.
+    pub args: [u64; 3],
+    /// The `CUresult`, if its end is known.
+    pub result: Option<i32>,
+    /// What it wrote through its out-parameter, if it has one and its end is known.
+    pub out: Option<u64>,
+    /// What its thread had done by then.
+    pub totals: Totals,
 }
 
 /// A call of a probed method, before it was made or after it ended.

@@ -8,6 +8,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod driver;
 pub mod memory;
 pub mod page;
 pub mod path;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use profilemate_common::driver::Function;
 use profilemate_common::page;
 
 use super::fields::{self, Fields};
-use crate::event::{Call, Ledger, Method, Value};
+use crate::event::{Call, Ledger, Library, Method, Value};
 
 /// Entries of each map, at most.
 const CAPACITY: usize = 4_096;
@@ -45,6 +46,10 @@ pub struct Facts {
     pub calls: BTreeMap<String, u64>,
     /// Fields that could not be read, by catalogue id and field.
     pub defects: BTreeMap<(String, String), Defect>,
+    /// The CUDA libraries, by index.
+    pub libraries: BTreeMap<u16, Library>,
+    /// Driver calls told, by function.
+    pub driver_calls: BTreeMap<Function, u64>,
     /// Calls of slots that no note names.
     pub unnamed_calls: u64,
     /// The kernel side's counts, latest.

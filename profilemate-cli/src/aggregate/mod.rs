@@ -29,7 +29,7 @@ use operation::Operations;
 use preempt::Preempts;
 use process::Processes;
 
-use crate::event::{Call, Event, Method, Note, Phase, Program, Session};
+use crate::event::{Call, DriverCall, Event, Method, Note, Phase, Program, Session};
 use crate::table::AnyRow;
 use crate::table::cell::Stamp;
 
@@ -133,6 +133,7 @@ impl Aggregator {
                 }
             }
             Event::Call(call) => self.call(&call, rows),
+            Event::Driver(call) => self.driver(&call),
         }
     }
 
@@ -254,6 +255,9 @@ impl Aggregator {
                 reason,
             } => self.facts.unbound(pid, method, reason),
             Note::NotCovered { table, reason } => self.facts.not_covered(table, reason),
+            Note::Library(library) => {
+                self.facts.libraries.insert(library.index, library);
+            }
             Note::Ended {
                 at_ns,
                 wall,
@@ -331,6 +335,10 @@ impl Aggregator {
             Part::Other => None,
         };
         self.operation(seen, bound.part, step, rows);
+    }
+
+    fn driver(&mut self, call: &DriverCall) {
+        *self.facts.driver_calls.entry(call.function).or_default() += 1;
     }
 
     fn stamp(&self, ts_ns: u64) -> Stamp {

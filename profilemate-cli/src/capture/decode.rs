@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use profilemate_common::driver::{DriverCalled, Function, KIND_DRIVER_CALLED};
 use profilemate_common::path;
 use profilemate_common::record::{
     self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, MethodCalled,
@@ -10,7 +11,7 @@ use profilemate_common::record::{
 use serde::Serialize;
 
 use super::frame::{self, KIND_NOTE, KIND_RECORD};
-use crate::event::{Call, Event, Note, Outcome, Phase, Program, Shape, Value};
+use crate::event::{Call, DriverCall, Event, Note, Outcome, Phase, Program, Shape, Value};
 
 /// Programs remembered, at most. Their ids are the tracer's own; the bound is for damaged files.
 const PROGRAMS: usize = 65_536;
@@ -50,12 +51,16 @@ impl Decoder {
     pub fn frame(&mut self, kind: u8, bytes: &[u8]) -> Option<Event> {
         match kind {
             KIND_RECORD => {
-                let call = self.record(bytes);
-                match call {
+                let event = match frame::record_kind(bytes) {
+                    Some(KIND_METHOD_CALLED) => self.record(bytes).map(Event::Call),
+                    Some(KIND_DRIVER_CALLED) => driver_call(bytes).map(Event::Driver),
+                    _ => None,
+                };
+                match event {
                     Some(_) => self.records += 1,
                     None => self.errors.records += 1,
                 }
-                call.map(Event::Call)
+                event
             }
             KIND_NOTE => {
                 let Ok(note) = serde_json::from_slice::<Note>(bytes) else {
@@ -93,9 +98,6 @@ impl Decoder {
     fn record(&mut self, bytes: &[u8]) -> Option<Call> {
         let bytes = frame::used(bytes)?;
         let head = frame::record_head(bytes)?;
-        if head.kind != KIND_METHOD_CALLED {
-            return None;
-        }
         let phase = match head.phase {
             record::PHASE_ENTRY => Phase::Entry,
             record::PHASE_RETURN => Phase::Return,
@@ -136,6 +138,36 @@ impl Decoder {
             program: head.program,
         })
     }
+}
+
+/// A call of a driver function; `None` if the record is too short, or of an unknown function or phase.
+fn driver_call(bytes: &[u8]) -> Option<DriverCall> {
+    let record: DriverCalled =
+        bytemuck::pod_read_unaligned(bytes.get(..size_of::<DriverCalled>())?);
+    let function = Function::from_number(record.function)?;
+    let phase = match record.phase {
+        record::PHASE_ENTRY => Phase::Entry,
+        record::PHASE_RETURN => Phase::Return,
+        _ => return None,
+    };
+    let ended = phase == Phase::Return;
+    let has_out = matches!(
+        function,
+        Function::StreamEndCapture | Function::GraphInstantiate
+    );
+    Some(DriverCall {
+        pid: record.pid,
+        tid: record.tid,
+        library: record.library,
+        function,
+        phase,
+        entry_ns: record.entry_ns,
+        ts_ns: record.ts_ns,
+        args: record.args,
+        result: ended.then_some(record.result as i32),
+        out: (ended && has_out && record.result as i32 == 0).then_some(record.out),
+        totals: record.totals,
+    })
 }
 
 fn outcome(head: &MethodCalled, phase: Phase, program: Option<&Program>) -> Outcome {

@@ -5,7 +5,8 @@
 
 use std::io::{self, Read};
 
-use profilemate_common::record::{self, Fields, MethodCalled};
+use profilemate_common::driver::{DriverCalled, KIND_DRIVER_CALLED};
+use profilemate_common::record::{self, Fields, KIND_METHOD_CALLED, MethodCalled};
 
 /// First six bytes of the file.
 pub const MAGIC: [u8; 6] = *b"PMREC\n";
@@ -151,8 +152,20 @@ pub fn record_fields(bytes: &[u8]) -> Option<Fields> {
 
 /// The used bytes of a record from the ring buffer, which may hand out more; `None` if the bytes are no record.
 pub fn used(bytes: &[u8]) -> Option<&[u8]> {
-    let head = record_head(bytes)?;
-    bytes.get(..record::record_len(head.class, head.blob_len)?)
+    let len = match record_kind(bytes)? {
+        KIND_METHOD_CALLED => {
+            let head = record_head(bytes)?;
+            record::record_len(head.class, head.blob_len)?
+        }
+        KIND_DRIVER_CALLED => size_of::<DriverCalled>(),
+        _ => return None,
+    };
+    bytes.get(..len)
+}
+
+/// The kind of a record: its first two bytes.
+pub fn record_kind(bytes: &[u8]) -> Option<u16> {
+    bytes.first_chunk().map(|kind| u16::from_ne_bytes(*kind))
 }
 
 #[cfg(test)]

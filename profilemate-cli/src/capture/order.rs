@@ -47,6 +47,7 @@ impl Order {
     pub fn push(&mut self, event: Event, out: &mut impl FnMut(Event)) {
         let ts_ns = match &event {
             Event::Call(call) => call.ts_ns,
+            Event::Driver(call) => call.ts_ns,
             Event::Note(note) => {
                 if is_barrier(note) {
                     self.flush(out);
@@ -112,6 +113,7 @@ fn is_barrier(note: &Note) -> bool {
         | Note::Process(_)
         | Note::Method(_)
         | Note::Program(_)
+        | Note::Library(_)
         | Note::ProcessEnded { .. }
         | Note::Ended { .. } => true,
         Note::Unbound { .. }
@@ -147,7 +149,7 @@ mod tests {
     fn stamp(event: &Event) -> Option<u64> {
         match event {
             Event::Call(call) => Some(call.ts_ns),
-            Event::Note(_) => None,
+            Event::Driver(_) | Event::Note(_) => None,
         }
     }
 

@@ -6,6 +6,7 @@ pub mod exit;
 mod explain;
 mod export;
 mod find;
+pub mod helper;
 mod print;
 mod run;
 
@@ -38,6 +39,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Trace(trace)) => run::trace(trace, cli.quiet),
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
+        Some(Command::Helper(options)) => helper::helper(options),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         Some(Command::Explain(explain)) => explain::run(explain),
         Some(Command::Diff(diff)) => diff::run(diff),
