@@ -82,17 +82,17 @@ def parquet(folder):
     """With DuckDB: rows, schema, and the queries of docs/export.md."""
     import duckdb
 
-    tables = {}
+    database, tables = duckdb.connect(), {}
     for path in sorted(Path(folder).glob("*.parquet")):
-        columns = duckdb.sql(f"describe select * from '{path}'").fetchall()
-        rows = duckdb.sql(f"select count(*) from '{path}'").fetchone()[0]
+        columns = database.execute(f"describe select * from '{path}'").fetchall()
+        rows = database.execute(f"select count(*) from '{path}'").fetchall()[0][0]
         tables[path.stem] = {"rows": rows, "columns": {name: kind for name, kind, *_ in columns}}
     page = Path(__file__).parents[2] / "docs" / "export.md"
     queries = [part.split("```")[0] for part in page.read_text().split("```sql\n")[1:]]
     os.chdir(folder)
-    answers = [duckdb.sql(query).fetchall() for query in queries]
-    sums = duckdb.sql("select sum(num_tokens), max(timestamp_sec) from 'batch_utilization.parquet'").fetchone()
-    return {"tables": tables, "answers": [len(answer) for answer in answers], "tokens": int(sums[0]), "last": sums[1]}
+    answers = [database.execute(query).fetchall() for query in queries]
+    sums = database.execute("select sum(num_tokens) from 'batch_utilization.parquet'").fetchall()[0]
+    return {"tables": tables, "answers": [len(answer) for answer in answers], "tokens": int(sums[0])}
 
 
 def otlp(path):

@@ -1,5 +1,6 @@
 //! `explain` as its users meet it: on a folder written by hand, on a traced demo, and against vLLM's own options.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -26,7 +27,7 @@ fn waiting(folder: &Path, queue: u32) {
             .to_owned();
     for step in 0..200 {
         let at = f64::from(step) * 0.01;
-        table += &format!("{at:.3},8,64,12.5,256,256,100.0,mixed,8,{queue}\n");
+        writeln!(table, "{at:.3},8,64,12.5,256,256,100.0,mixed,8,{queue}").expect("a line");
     }
     std::fs::write(folder.join("batch_utilization.csv"), table).expect("a table");
     std::fs::write(
@@ -140,4 +141,60 @@ fn every_option_is_one_of_vllm() {
             );
         }
     }
+}
+
+#[test]
+fn two_folders_are_compared_as_text_json_and_page() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    waiting(folders[0].path(), 3);
+    waiting(folders[1].path(), 5);
+    let paths = folders
+        .each_ref()
+        .map(|folder| folder.path().to_str().unwrap().to_owned());
+    let page = folders[0].path().join("diff.html");
+    let output = profilemate(&[
+        "diff",
+        &paths[0],
+        &paths[1],
+        "--html",
+        page.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let words = text(&output.stdout);
+    let line = words
+        .lines()
+        .find(|line| line.contains("waiting_queue_len"))
+        .expect("the column that differs");
+    assert!(
+        line.contains("+66.7 %") && line.contains("more") && !words.contains("num_tokens"),
+        "{words}"
+    );
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(
+        html.contains("waiting_queue_len") && !html.contains("http"),
+        "{html}"
+    );
+    let output = profilemate(&["diff", "--json", "--strict", &paths[0], &paths[1]]);
+    assert_eq!(output.status.code(), Some(3));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&json["confidence_pct"], json["differences"].is_array()),
+        (&Value::from(95.0), true)
+    );
+    let output = profilemate(&["diff", "--strict", &paths[0], &paths[0]]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert_eq!(
+        profilemate(&["diff", &paths[0], "/nowhere/at/all"])
+            .status
+            .code(),
+        Some(1)
+    );
+    let output = profilemate(&[
+        "diff",
+        &paths[0],
+        &paths[1],
+        "--html",
+        "/proc/nowhere/x.html",
+    ]);
+    assert_eq!(output.status.code(), Some(7));
 }

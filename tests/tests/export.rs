@@ -1,4 +1,4 @@
-//! Exports of a traced demo, read with what others publish: Perfetto's and OpenTelemetry's protobufs, and DuckDB.
+//! Exports of a traced demo, read with what others publish: Perfetto's and OpenTelemetry's protobufs, and `DuckDB`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -83,12 +83,14 @@ fn others_read_what_is_exported() {
         String::from_utf8_lossy(&done.stderr)
     );
     let session = Session::only(&sessions);
-    let out = |name: &str| folder.path().join(name);
+    let requests = requests(&session);
+    in_perfetto(&python, &session, requests, &folder.path().join("trace"));
+    in_duckdb(&python, &session, &folder.path().join("tables"));
+    in_opentelemetry(&python, &session, requests, &folder.path().join("spans"));
+}
 
-    export(&session.folder, "perfetto", &out("trace"));
-    let trace = check(&python, "perfetto", &out("trace"));
-    assert_eq!(trace["faults"], Value::Array(Vec::new()), "{trace:#}");
-    assert_eq!(trace["not_closed"], Value::Array(Vec::new()), "{trace:#}");
+/// Requests that were seen to do more than finish.
+fn requests(session: &Session) -> usize {
     let mut requests: Vec<String> = session
         .rows("preemption_events")
         .iter()
@@ -97,7 +99,15 @@ fn others_read_what_is_exported() {
         .collect();
     requests.sort();
     requests.dedup();
-    assert_eq!(number(&trace["requests"]), requests.len());
+    requests.len()
+}
+
+fn in_perfetto(python: &Path, session: &Session, requests: usize, output: &Path) {
+    export(&session.folder, "perfetto", output);
+    let trace = check(python, "perfetto", output);
+    assert_eq!(trace["faults"], Value::Array(Vec::new()), "{trace:#}");
+    assert_eq!(trace["not_closed"], Value::Array(Vec::new()), "{trace:#}");
+    assert_eq!(number(&trace["requests"]), requests);
     assert_eq!(
         number(&trace["counters"]["KV cache"]),
         session.rows("kv_cache_usage").len()
@@ -115,9 +125,11 @@ fn others_read_what_is_exported() {
         .filter_map(|name| trace["slices"][name].as_u64())
         .sum::<u64>() as usize;
     assert_eq!(shown, passes + batches, "{trace:#}");
+}
 
-    export(&session.folder, "parquet", &out("tables"));
-    let tables = check(&python, "parquet", &out("tables"));
+fn in_duckdb(python: &Path, session: &Session, output: &Path) {
+    export(&session.folder, "parquet", output);
+    let tables = check(python, "parquet", output);
     for table in profilemate::table::TABLES {
         let read = &tables["tables"][table.file];
         assert_eq!(
@@ -151,13 +163,12 @@ fn others_read_what_is_exported() {
         answers.len() >= 4 && answers[0] != 0 && answers[1] != 0,
         "{tables}"
     );
+}
 
-    export(&session.folder, "otlp", &out("spans"));
-    let spans = check(&python, "otlp", &out("spans"));
+fn in_opentelemetry(python: &Path, session: &Session, requests: usize, output: &Path) {
+    export(&session.folder, "otlp", output);
+    let spans = check(python, "otlp", output);
     assert_eq!(spans["faults"], Value::Array(Vec::new()), "{spans:#}");
-    assert!(
-        number(&spans["names"]["running"]) >= requests.len(),
-        "{spans:#}"
-    );
+    assert!(number(&spans["names"]["running"]) >= requests, "{spans:#}");
     assert!(number(&spans["links"]) > 10, "{spans:#}");
 }
