@@ -6,6 +6,8 @@ use super::{Cost, Evidence, Explanation, Finding};
 
 /// What is said when no rule found anything.
 pub const NOTHING: &str = "nothing wrong seen";
+/// What is said when no rule could be judged.
+pub const BLIND: &str = "nothing could be judged";
 
 /// A number with as many digits as it is worth.
 fn figure(value: f64) -> String {
@@ -66,7 +68,8 @@ fn write_long(out: &mut String, explanation: &Explanation) -> std::fmt::Result {
         finding(out, index + 1, one)?;
     }
     if explanation.findings.is_empty() {
-        writeln!(out, "{NOTHING}")?;
+        let blind = explanation.nothing_wrong.is_empty();
+        writeln!(out, "{}", if blind { BLIND } else { NOTHING })?;
     }
     if !explanation.nothing_wrong.is_empty() {
         writeln!(
