@@ -20,6 +20,18 @@ pub enum Status {
     NotObservable,
 }
 
+impl Status {
+    /// As `metadata.json` says it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::Partial => "partial",
+            Self::NotApplicable => "not_applicable",
+            Self::NotObservable => "not_observable",
+        }
+    }
+}
+
 /// Coverage of one table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Coverage {

@@ -10,6 +10,7 @@ use super::order::Order;
 use super::writer::CaptureWriter;
 use crate::aggregate::{Aggregator, Rows};
 use crate::event::Note;
+use crate::explain::{Cover, Explanation, Facts};
 use crate::sink::csv::CsvFolder;
 use crate::sink::lines::Lines;
 use crate::sink::metadata::{Counts, Overhead};
@@ -71,6 +72,8 @@ pub struct Outcome {
     pub lost: u64,
     /// What could not be decoded.
     pub decode_errors: Errors,
+    /// What is wrong with the target, as far as the session shows it.
+    pub explanation: Explanation,
     /// How the capture file ended, if this was a replay.
     pub capture_end: Option<frame::End>,
 }
@@ -88,6 +91,7 @@ pub struct Pipeline {
     pulsed_ns: u64,
     lines: Option<Lines>,
     summary: Summary,
+    facts: Facts,
     gauge: Gauge,
     lost_userspace: u64,
     overhead: Option<Overhead>,
@@ -139,6 +143,7 @@ impl Pipeline {
             pulsed_ns: 0,
             lines: None,
             summary: Summary::default(),
+            facts: Facts::default(),
             gauge: Gauge::default(),
             lost_userspace: 0,
             overhead: None,
@@ -267,12 +272,17 @@ impl Pipeline {
         self.emit()?;
         self.write_totals()?;
         for row in self.aggregator.graph_usage() {
-            self.summary.row(&row.into());
+            let row = row.into();
+            self.summary.row(&row);
+            let processes = self.aggregator.processes();
+            self.facts.row(&row, &|pid| processes.engine_of(pid));
         }
         self.flush()?;
         self.describe()?;
+        let explanation = self.explain();
         if self.csv.is_some() {
-            let summary = self.summary.json(&self.aggregator);
+            let mut summary = self.summary.json(&self.aggregator);
+            summary["findings"] = serde_json::json!(explanation.findings);
             sink::replace(&self.folder.join("summary.json"), &pretty(&summary))?;
         }
         let counts = self.counts();
@@ -285,6 +295,7 @@ impl Pipeline {
             received: counts.received,
             lost: metadata::lost(&self.aggregator, &counts),
             decode_errors: counts.decode_errors,
+            explanation,
             folder: self.folder,
             capture_end: None,
         })
@@ -302,6 +313,8 @@ impl Pipeline {
         for row in self.rows.0.drain(..) {
             self.gauge.row(&row);
             self.summary.row(&row);
+            let processes = self.aggregator.processes();
+            self.facts.row(&row, &|pid| processes.engine_of(pid));
             if let Some(lines) = &mut self.lines {
                 lines.row(&row);
             }
@@ -358,6 +371,18 @@ impl Pipeline {
             self.overhead,
         );
         sink::replace(&self.folder.join("metadata.json"), &pretty(&document))
+    }
+
+    fn explain(&mut self) -> Explanation {
+        self.facts.finish();
+        let lost = metadata::lost(&self.aggregator, &self.counts());
+        let mut cover = Cover::default();
+        let rows = self.csv.as_ref().map(CsvFolder::rows).unwrap_or_default();
+        for (table, rows) in table::TABLES.iter().zip(rows) {
+            let coverage = self.aggregator.coverage(table.file, rows, lost);
+            cover.add(table.file, coverage.status.word(), &coverage.reason);
+        }
+        Explanation::of(&self.facts, &cover, Some(lost))
     }
 
     fn counts(&self) -> Counts {

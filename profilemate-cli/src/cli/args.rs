@@ -60,6 +60,15 @@ pub enum Command {
     /// Print the manual page, or the one of a command, as roff.
     #[command(after_help = examples::MAN)]
     Man(super::pages::Man),
+    /// Say what is wrong with a server, by a session's folder: findings with evidence, cost, and what to change.
+    #[command(after_help = examples::EXPLAIN)]
+    Explain(super::explain::Explain),
+    /// Compare two sessions, with confidence intervals: what differs, and what is noise.
+    #[command(after_help = examples::DIFF)]
+    Diff(super::diff::Diff),
+    /// Write a session for another tool: Perfetto, Chrome, Parquet, OpenTelemetry, Speedscope.
+    #[command(after_help = examples::EXPORT)]
+    Export(super::export::Export),
     /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
     #[command(after_help = examples::HELPER)]
     Helper(super::helper::Helper),

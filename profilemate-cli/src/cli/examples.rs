@@ -82,6 +82,24 @@ Examples:
   profilemate man > /usr/local/share/man/man1/profilemate.1
   profilemate man trace > /usr/local/share/man/man1/profilemate-trace.1";
 
+/// Examples of `explain`.
+pub(super) const EXPLAIN: &str = "\
+Examples:
+  profilemate explain /tmp/vllm_profiling/session_20261123_013114_txthjv
+  profilemate explain /tmp/vllm_profiling/session_20261123_013114_txthjv --json";
+
+/// Examples of `diff`.
+pub(super) const DIFF: &str = "\
+Examples:
+  profilemate diff before/session_1 after/session_2
+  profilemate diff before/session_1 after/session_2 --html report.html";
+
+/// Examples of `export`.
+pub(super) const EXPORT: &str = "\
+Examples:
+  profilemate export /tmp/vllm_profiling/session_20261123_013114_txthjv --to perfetto
+  profilemate export /tmp/vllm_profiling/session_20261123_013114_txthjv --to parquet";
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};

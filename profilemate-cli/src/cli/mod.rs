@@ -1,9 +1,12 @@
 //! The command line: parse, do, and tell how it ended.
 
 pub mod args;
+mod diff;
 mod doctor;
 mod examples;
 pub mod exit;
+mod explain;
+mod export;
 mod find;
 pub mod helper;
 mod pages;
@@ -43,6 +46,9 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Helper(options)) => helper::helper(options),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
+        Some(Command::Explain(explain)) => explain::run(explain),
+        Some(Command::Diff(diff)) => diff::run(diff),
+        Some(Command::Export(export)) => export::run(export, cli.quiet),
         Some(Command::Doctor(options)) => doctor::doctor(options),
         Some(Command::Top(options)) => top::top(options),
         Some(Command::Where(options)) => stacks::stacks(options),
@@ -50,7 +56,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(
             Exit::Usage,
-            anyhow::anyhow!("say what to do: trace, top, doctor, demo, detach or replay"),
+            anyhow::anyhow!("say what to do: trace, top, explain, doctor, demo, detach or replay"),
         )
         .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
     };

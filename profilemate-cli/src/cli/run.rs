@@ -186,6 +186,7 @@ fn summary(done: &Finished) -> serde_json::Value {
     serde_json::json!({
         "session": done.folder, "end_reason": done.reason, "attached": done.attached, "rows": rows,
         "events": done.outcome.received, "lost": done.outcome.lost, "not_traced": troubles,
+        "findings": done.outcome.explanation.findings,
     })
 }
 
@@ -209,6 +210,7 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
             "  {} events, {} lost",
             done.outcome.received, done.outcome.lost
         ));
+        super::explain::short(&done);
     }
     print::data(&if options.json {
         summary(&done).to_string()

@@ -18,7 +18,7 @@ fn distribution_json(distribution: &Distribution) -> Value {
     })
 }
 
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     if value.abs() > 1e15 {
         return value;
     }

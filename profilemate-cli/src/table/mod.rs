@@ -18,6 +18,7 @@ pub mod moe_expert_selection;
 pub mod moe_expert_timing;
 pub mod moe_load_imbalance;
 pub mod preemption_events;
+pub mod read;
 pub mod request_lifecycle;
 
 use cell::Cell;
@@ -94,6 +95,8 @@ pub struct Column {
     pub doc: &'static str,
     /// Its unit.
     pub unit: Unit,
+    /// What kind of value stands in it.
+    pub kind: read::Kind,
 }
 
 /// A row of a declared table.
@@ -107,6 +110,12 @@ pub trait Row {
 
     /// Visits the cells in the order of the columns.
     fn cells(&self, visit: &mut dyn FnMut(&dyn Cell));
+
+    /// Reads a row from the texts of its cells, asked for in the order of the columns; `None` for a column that is not
+    /// there. The error is the index of a column whose text cannot be read.
+    fn read<'a>(text: &mut dyn FnMut(usize) -> Option<&'a str>) -> Result<Self, usize>
+    where
+        Self: Sized;
 }
 
 /// Declares one table: the row's struct and its [`Row`] implementation.
@@ -128,11 +137,27 @@ macro_rules! table {
                     name: stringify!($column),
                     doc: concat!($($column_doc),+).trim_ascii(),
                     unit: $crate::table::Unit::$unit,
+                    kind: <$cell as $crate::table::read::ReadCell>::KIND,
                 },
             )+ ];
 
             fn cells(&self, visit: &mut dyn FnMut(&dyn $crate::table::cell::Cell)) {
                 $( visit(&self.$column); )+
+            }
+
+            fn read<'a>(
+                text: &mut dyn FnMut(usize) -> Option<&'a str>,
+            ) -> Result<Self, usize> {
+                let mut index = 0..;
+                Ok(Self { $( $column: {
+                    let index = index.next().unwrap_or(usize::MAX);
+                    match text(index) {
+                        Some(text) => {
+                            <$cell as $crate::table::read::ReadCell>::read(text).ok_or(index)?
+                        }
+                        None => <$cell as $crate::table::read::ReadCell>::absent(),
+                    }
+                }, )+ })
             }
         }
     };
@@ -176,6 +201,17 @@ macro_rules! tables {
             /// Visits the cells in the order of the columns.
             pub fn cells(&self, visit: &mut dyn FnMut(&dyn Cell)) {
                 match self { $( Self::$row(row) => row.cells(visit), )+ }
+            }
+
+            /// Reads a row of the table at `index` of [`TABLES`]; see [`Row::read`]. `None` if there is no such table.
+            pub fn read<'a>(
+                index: usize,
+                text: &mut dyn FnMut(usize) -> Option<&'a str>,
+            ) -> Option<Result<Self, usize>> {
+                let row = [ $( Index::$row, )+ ].into_iter().nth(index)?;
+                Some(match row {
+                    $( Index::$row => <$file::$row as Row>::read(text).map(Self::from), )+
+                })
             }
         }
 
