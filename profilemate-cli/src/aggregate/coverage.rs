@@ -50,7 +50,6 @@ struct Feed {
 }
 
 const NO_GRAPHS: &str = "CUDA graphs are not recorded by this version";
-const NO_EXPERTS: &str = "MoE routing is not recorded by this version";
 const NO_ENCODERS: &str = "encoder calls are not recorded by this version";
 
 /// Tables that this version does not fill, and why.
@@ -58,14 +57,14 @@ const UNFED: &[(&str, &str)] = &[
     ("cuda_graph_captures", NO_GRAPHS),
     ("cuda_graph_usage", NO_GRAPHS),
     ("cuda_graph_timeline", NO_GRAPHS),
-    ("moe_expert_selection", NO_EXPERTS),
-    ("moe_expert_timing", NO_EXPERTS),
-    ("moe_expert_coselection", NO_EXPERTS),
-    ("moe_load_imbalance", NO_EXPERTS),
     ("encoder_decoder_timing", NO_ENCODERS),
 ];
 
 const SCHEDULE: &[&str] = &["scheduler.schedule"];
+
+const LAYER: &[&str] = &["moe.forward"];
+const ROUTER: &[&str] = &["moe.route"];
+const ROUTER_SOURCE: &str = "results of the routers, read from host memory";
 
 const FEEDS: &[Feed] = &[
     Feed {
@@ -103,6 +102,30 @@ const FEEDS: &[Feed] = &[
         needs: &["runner.execute_model"],
         wants: SCHEDULE,
         source: "calls of the model runner; step by order and token count",
+    },
+    Feed {
+        table: "moe_expert_timing",
+        needs: LAYER,
+        wants: &[],
+        source: "calls of the MoE layers",
+    },
+    Feed {
+        table: "moe_expert_selection",
+        needs: ROUTER,
+        wants: LAYER,
+        source: ROUTER_SOURCE,
+    },
+    Feed {
+        table: "moe_expert_coselection",
+        needs: ROUTER,
+        wants: LAYER,
+        source: ROUTER_SOURCE,
+    },
+    Feed {
+        table: "moe_load_imbalance",
+        needs: ROUTER,
+        wants: LAYER,
+        source: ROUTER_SOURCE,
     },
 ];
 
@@ -142,6 +165,12 @@ impl Aggregator {
             };
             return Coverage::new(status, reason.as_str());
         }
+        if rows == 0
+            && table.starts_with("moe_")
+            && let Some(coverage) = self.no_experts(table)
+        {
+            return coverage;
+        }
         let feed = FEEDS.iter().find(|feed| feed.table == table);
         let needs = feed.map_or_else(|| self.needs_of(table), |feed| words(feed.needs));
         if table == "methods" && needs.is_empty() {
@@ -180,6 +209,36 @@ impl Aggregator {
             ),
             (true, _) => Coverage::new(Status::Observed, ""),
         }
+    }
+
+    /// Why a table of the MoE layers has no rows, if a model was seen to run.
+    fn no_experts(&self, table: &str) -> Option<Coverage> {
+        let facts = &self.facts;
+        let called = |id: &str| facts.calls.contains_key(id);
+        if facts.model_experts == Some(0) {
+            let reason = "the model has no MoE layers";
+            return Some(Coverage::new(Status::NotApplicable, reason));
+        }
+        if !called("runner.execute_model") {
+            return None;
+        }
+        if !called("moe.forward") {
+            let reason = match facts.model_experts {
+                Some(_) => {
+                    "its MoE layers run inside compiled code or CUDA graphs, where no Python of theirs runs"
+                }
+                None => {
+                    "no call of an MoE layer was seen: the model has none, or they run inside compiled code or CUDA \
+                     graphs, where no Python of theirs runs"
+                }
+            };
+            return Some(Coverage::new(Status::NotObservable, reason));
+        }
+        (table != "moe_expert_timing" && !called("moe.route")).then(|| {
+            let reason = "no router with its results in host memory was called: expert ids lie in GPU memory, or a \
+                          monolithic kernel chooses the experts itself";
+            Coverage::new(Status::NotObservable, reason)
+        })
     }
 
     /// Catalogue ids that feed a table whose feeds the catalogue or the user chooses.

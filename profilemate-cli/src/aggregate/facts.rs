@@ -50,6 +50,8 @@ pub struct Facts {
     pub libraries: BTreeMap<u16, Library>,
     /// Driver calls told, by function.
     pub driver_calls: BTreeMap<Function, u64>,
+    /// Experts of the model's MoE layers, as its configuration has it; 0 if it has none.
+    pub model_experts: Option<i64>,
     /// Calls of slots that no note names.
     pub unnamed_calls: u64,
     /// The kernel side's counts, latest.

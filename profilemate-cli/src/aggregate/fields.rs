@@ -69,6 +69,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Those integers of a tensor that were read, how many it has, and how many a row has.
+    pub fn tensor(self, name: &str) -> Option<(&'a [i64], u32, u32)> {
+        match self.value(name)? {
+            Value::Tensor {
+                items,
+                total,
+                columns,
+            } => Some((items, *total, *columns)),
+            _ => None,
+        }
+    }
+
     /// All identities of a collection; `None` if one is missing.
     pub fn addresses(self, name: &str) -> Option<&'a [u64]> {
         match self.value(name)? {
@@ -117,6 +129,7 @@ pub fn defect(value: &Value) -> Option<u8> {
         Value::Addresses(items, total) => (items.len(), *total),
         Value::Pairs(items, total) => (items.len(), *total),
         Value::Strs(items, total) => (items.len(), *total),
+        Value::Tensor { items, total, .. } => (items.len(), *total),
         Value::Int(_)
         | Value::Bool(_)
         | Value::Float(_)
@@ -141,6 +154,7 @@ pub fn words(status: u8) -> &'static str {
         STATUS_TRUNCATED => "it has more items than are read",
         status_of::STATUS_BAD_PROGRAM => "its path is not understood by the probe",
         status_of::STATUS_OUT_OF_RANGE => "an index is beyond the end",
+        status_of::STATUS_ELSEWHERE => "its numbers are not in host memory",
         _ => "it was not there",
     }
 }

@@ -15,6 +15,9 @@ impl Aggregator {
     pub(super) fn execute(&mut self, seen: Seen<'_>, rows: &mut Rows) -> Option<StepRef> {
         let (call, fields) = (seen.call, seen.fields);
         let shape = BatchShape::of(fields);
+        if let Some(experts) = fields.int("model_experts") {
+            self.facts.model_experts = Some(experts);
+        }
         let (tokens, seqs) = (shape.tokens, shape.seqs);
         let has_tokens = tokens.is_none_or(|tokens| tokens > 0);
         let joined = if has_tokens {

@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod facts;
 pub mod fields;
 mod forward;
+pub mod moe;
 pub mod operation;
 mod pool;
 mod preempt;
@@ -61,6 +62,8 @@ enum Part {
     Allocate,
     Touch,
     Execute,
+    Moe,
+    Route,
     User,
     Other,
 }
@@ -74,6 +77,8 @@ impl Part {
             "block_pool.allocate" => Self::Allocate,
             "block_pool.touch" => Self::Touch,
             "runner.execute_model" => Self::Execute,
+            "moe.forward" => Self::Moe,
+            "moe.route" => Self::Route,
             id if id.starts_with("user.") => Self::User,
             _ => Self::Other,
         }
@@ -119,6 +124,7 @@ pub struct Aggregator {
     waiting: VecDeque<Call>,
     counters: Counters,
     facts: Facts,
+    moe: moe::Moe,
 }
 
 impl Aggregator {
@@ -155,6 +161,7 @@ impl Aggregator {
         }
         self.operations
             .release(u64::MAX, &self.processes, &self.session, rows);
+        self.moe.sums(None, &self.processes, &self.session, rows);
     }
 
     /// Whether something waits for a later event.
@@ -216,6 +223,8 @@ impl Aggregator {
         }
         self.operations
             .release(old_ns, &self.processes, &self.session, rows);
+        self.moe
+            .windows(old_ns, &self.processes, &self.session, rows);
     }
 
     fn note(&mut self, note: Note, rows: &mut Rows) {
@@ -247,6 +256,8 @@ impl Aggregator {
             }
             Note::ProcessEnded { pid, at_ns, reason } => {
                 self.drain(rows);
+                self.moe
+                    .sums(Some(pid), &self.processes, &self.session, rows);
                 self.processes.ended(pid, at_ns, reason);
             }
             Note::Unbound {
@@ -326,6 +337,14 @@ impl Aggregator {
             }
             Part::Touch => {
                 self.touch(seen);
+                None
+            }
+            Part::Moe => {
+                self.moe_layer(seen, rows);
+                None
+            }
+            Part::Route => {
+                self.route(seen);
                 None
             }
             Part::User => {

@@ -306,7 +306,7 @@ fn free_threaded(version: Version, path: &str, symbols: &Symbols, memory: &impl 
 /// Largest interpreter file that is read, bytes (a static debug build has about 200 MB).
 const FILE_SIZE: u64 = 2 << 30;
 
-fn open(pid: u32, mapping: &Mapping) -> std::io::Result<File> {
+pub(super) fn open(pid: u32, mapping: &Mapping) -> std::io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let link = format!("/proc/{pid}/map_files/{}", mapping.link);
     let (file, by_path) = match rustix::fs::open(&link, flags, Mode::empty()) {

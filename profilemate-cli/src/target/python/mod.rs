@@ -17,6 +17,7 @@ pub mod object;
 pub mod path;
 pub mod resolve;
 pub mod symbols;
+pub mod tensor;
 
 mod elf;
 mod hash;
@@ -30,3 +31,4 @@ pub use memory::{ProcessMemory, ReadBytes, Snapshot};
 pub use path::{CompileError, Compiled, Compiler, ProgramError, assemble};
 pub use resolve::{ResolveError, Resolver};
 pub use symbols::Symbols;
+pub use tensor::{TensorError, Tensors, tensors};
