@@ -55,6 +55,8 @@ pub(crate) enum V {
     Strs(Vec<&'static str>),
     Addresses(Vec<u64>),
     Pairs(Vec<(u64, i64)>),
+    /// 32-bit integers, and how many a row has.
+    Tensor(Vec<i32>, u32),
     None,
     /// Not read, with this status.
     Absent(u8),
@@ -102,7 +104,14 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
         ],
         "block_pool.evict" => vec![("block_id", Int)],
         "block_pool.allocate" | "block_pool.touch" => vec![("block_ids", Ints)],
-        "runner.execute_model" => batch.to_vec(),
+        "runner.execute_model" => batch.into_iter().chain([("model_experts", Int)]).collect(),
+        "moe.forward" => vec![
+            ("layer_name", Str),
+            ("num_experts", Int),
+            ("top_k", Int),
+            ("tokens", Int),
+        ],
+        "moe.route" => vec![("ids", Shape::Tensor)],
         "user.0" => vec![
             ("size", Int),
             ("name", Str),

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 mod noise;
+mod tensor;
 
 /// Memory of which only some words are readable.
 #[derive(Clone, Default)]
