@@ -5,6 +5,7 @@ pub mod block;
 pub mod clock;
 pub mod counter;
 pub mod coverage;
+pub mod cycle;
 pub mod facts;
 pub mod fields;
 mod forward;
@@ -258,6 +259,7 @@ impl Aggregator {
                 self.drain(rows);
                 self.moe
                     .sums(Some(pid), &self.processes, &self.session, rows);
+                self.operations.ended(pid);
                 self.processes.ended(pid, at_ns, reason);
             }
             Note::Unbound {

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::cycle::{Cycles, Rest, Span};
 use super::process::Processes;
 use super::{Aggregator, Part, Rows, Seen};
 use crate::event::Session;
@@ -16,6 +17,9 @@ use crate::table::cpu_operations_timing::CpuOperation;
 const CAPACITY: usize = 16_384;
 /// Threads whose latest anchor is remembered, at most.
 const THREADS: usize = 16_384;
+
+/// Operation of the rows that tell what no operation does.
+const UNATTRIBUTED: &str = "unattributed";
 
 /// A step, as far as a row tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,7 @@ struct Held {
     entry_cycles: u64,
     return_cycles: u64,
     duration_ns: Option<u64>,
+    self_ns: Option<u64>,
     operation: String,
     step: Step,
 }
@@ -63,6 +68,7 @@ struct Held {
 pub struct Operations {
     held: VecDeque<Held>,
     anchors: HashMap<(u32, u32), Anchor>,
+    cycles: Cycles,
 }
 
 impl Operations {
@@ -118,8 +124,23 @@ impl Operations {
                 step: step.map(|step| step.number),
                 pid: held.pid,
                 rank: processes.rank(held.pid),
+                self_ms: held.self_ns.map(Millis),
             });
         }
+    }
+
+    /// A process has gone.
+    pub fn ended(&mut self, pid: u32) {
+        self.cycles.forget(pid);
+        self.anchors.retain(|thread, _| thread.0 != pid);
+    }
+
+    /// The step of the schedule call or forward pass that a call of this thread has within it.
+    fn within(&self, thread: (u32, u32), entry: u64, end: u64) -> Option<StepRef> {
+        let anchor = self.anchors.get(&thread)?;
+        (entry <= anchor.entry_cycles && end >= anchor.return_cycles)
+            .then_some(anchor.step)
+            .flatten()
     }
 
     /// Whether none waits.
@@ -147,10 +168,27 @@ impl Aggregator {
         rows: &mut Rows,
     ) {
         if let Some(operation) = &seen.method.operation {
-            let step = match part {
-                Part::Schedule | Part::Execute => Step::Known(step),
-                _ => Step::Pending,
+            let (call, thread) = (seen.call, (seen.call.pid, seen.call.tid));
+            let anchors = matches!(part, Part::Schedule | Part::Execute);
+            let span = Span {
+                entry: call.entry_cycles,
+                end: call.return_cycles,
+                start_ns: seen.start_ns(),
+                anchor: anchors.then_some(step),
             };
+            let (own, rest) = self
+                .operations
+                .cycles
+                .ended(thread, span, part == Part::Schedule);
+            let within = self.operations.within(thread, span.entry, span.end);
+            let step = match (anchors, within) {
+                (true, _) => Step::Known(step),
+                (false, Some(step)) => Step::Known(Some(step)),
+                (false, None) => Step::Pending,
+            };
+            if let Some(rest) = rest {
+                self.unattributed(call.pid, rest, rows);
+            }
             self.operations.held.push_back(Held {
                 pid: seen.call.pid,
                 tid: seen.call.tid,
@@ -159,11 +197,27 @@ impl Aggregator {
                 entry_cycles: seen.call.entry_cycles,
                 return_cycles: seen.call.return_cycles,
                 duration_ns: seen.duration_ns,
+                self_ns: self.clock.nanoseconds(own),
                 operation: operation.clone(),
                 step,
             });
         }
         self.operations
             .release(0, &self.processes, &self.session, rows);
+    }
+
+    /// The row of what no operation of a cycle tells.
+    fn unattributed(&self, pid: u32, rest: Rest, rows: &mut Rows) {
+        let time = self.clock.nanoseconds(rest.cycles).map(Millis);
+        rows.put(CpuOperation {
+            timestamp_sec: self.stamp(rest.start_ns),
+            operation: UNATTRIBUTED.to_owned(),
+            duration_ms: time,
+            context: rest.step.map(context).unwrap_or_default(),
+            step: rest.step.map(|step| step.number),
+            pid,
+            rank: self.processes.rank(pid),
+            self_ms: time,
+        });
     }
 }

@@ -208,16 +208,17 @@ pub(super) enum Wish {
 pub(super) fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Option<&str>) -> Wish {
     let mut methods = Vec::new();
     match (role, vllm) {
-        (Role::ApiServer, _) => {}
+        (Role::ApiServer, None) => {}
         (_, None) if options.methods.is_empty() => {
             return Wish::Later("vLLM is not imported".to_owned());
         }
         (_, None) => {}
-        (_, Some(text)) => match version(catalog, options, text) {
+        (role, Some(text)) => match version(catalog, options, text) {
             Ok(version) => methods.extend(
                 catalog
                     .select(&version, |table| options.wanted.table(table))
                     .into_iter()
+                    .filter(|method| role != Role::ApiServer || method.api_server)
                     .cloned(),
             ),
             Err(trouble) if options.methods.is_empty() => return Wish::Never(trouble),
