@@ -43,13 +43,6 @@ fn call(stream: &mut Stream, us: u64, name: &'static str, ids: V, tokens: i64) {
     );
 }
 
-fn coverage(stream: &Stream, table: &str) -> (String, String) {
-    let metadata = stream.tables().json("metadata.json");
-    let coverage = &metadata["tables"][table]["coverage"];
-    let word = |name: &str| coverage[name].as_str().unwrap().to_owned();
-    (word("status"), word("reason"))
-}
-
 const LOWER: &str = "model.layers.0.mlp.experts";
 const UPPER: &str = "model.layers.1.mlp.experts";
 
@@ -175,7 +168,7 @@ fn a_part_of_the_ids_is_said_to_be_one() {
     assert_eq!(first.as_deref(), Some("0,0,2,66.6667,1,201,0,1,25.0000"));
     let pairs = tables.text("moe_expert_coselection.csv").lines().count();
     assert_eq!(pairs, 2, "the token that is there whole");
-    let (status, reason) = coverage(&stream, "moe_expert_selection");
+    let (status, reason) = stream.tables().coverage("moe_expert_selection");
     assert_eq!(status, "partial");
     assert!(
         reason.contains("it has more items than are read"),
@@ -201,14 +194,14 @@ fn no_rows_have_a_reason() {
     };
     pass(&mut stream, 30_000, 0);
     assert_eq!(
-        coverage(&stream, "moe_expert_timing"),
+        stream.tables().coverage("moe_expert_timing"),
         (
             "not_applicable".to_owned(),
             "the model has no MoE layers".to_owned()
         )
     );
     pass(&mut stream, 40_000, 8);
-    let (status, reason) = coverage(&stream, "moe_expert_timing");
+    let (status, reason) = stream.tables().coverage("moe_expert_timing");
     assert_eq!(status, "not_observable");
     assert!(reason.contains("compiled code"), "{reason}");
     stream.call(
@@ -219,8 +212,8 @@ fn no_rows_have_a_reason() {
         Result::Object,
         layer(LOWER, 1),
     );
-    assert_eq!(coverage(&stream, "moe_expert_timing").0, "observed");
-    let (status, reason) = coverage(&stream, "moe_expert_selection");
+    assert_eq!(stream.tables().coverage("moe_expert_timing").0, "observed");
+    let (status, reason) = stream.tables().coverage("moe_expert_selection");
     assert_eq!(status, "not_observable");
     assert!(reason.contains("GPU memory"), "{reason}");
 }
@@ -229,7 +222,7 @@ fn no_rows_have_a_reason() {
 fn ids_in_gpu_memory_are_said_to_be_there() {
     let mut stream = with_layers();
     call(&mut stream, 30_000, LOWER, V::Absent(STATUS_ELSEWHERE), 1);
-    let (_, reason) = coverage(&stream, "moe_expert_selection");
+    let (_, reason) = stream.tables().coverage("moe_expert_selection");
     assert!(reason.contains("not in host memory"), "{reason}");
     stream.note(&Note::ProcessEnded {
         pid: WORKER.pid,

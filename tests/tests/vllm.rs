@@ -199,12 +199,43 @@ fn assert_forwards_equal(run: &Run, session: &Session) {
     }
 }
 
+/// Own times of the operations of each step of each process add up to the time from its begin to the next one's.
+fn assert_times_add_up(session: &Session) {
+    let rows = session.rows("cpu_operations_timing");
+    let mut checked = 0;
+    for rest in rows.iter().filter(|row| row["operation"] == "unattributed") {
+        let own = rows_of(&rows, rest["pid"].parse().unwrap());
+        let begin = number(rest, "timestamp_sec");
+        // The next cycle of the same process.
+        let end = own
+            .iter()
+            .filter(|row| row["operation"] == "unattributed")
+            .map(|row| number(row, "timestamp_sec"))
+            .find(|&at| at > begin);
+        let Some(end) = end else { continue };
+        let inside = own.iter().filter(|row| {
+            let at = number(row, "timestamp_sec");
+            // Output is copied on another thread.
+            at >= begin - 1e-6 && at < end - 1e-6 && row["operation"] != "get_output"
+        });
+        let told: f64 = inside.map(|row| number(row, "self_ms")).sum();
+        let length = 1e3 * (end - begin);
+        assert!(
+            (told - length).abs() < 0.02 + length / 1e3,
+            "{told} of {length} ms: {rest:?}"
+        );
+        checked += 1;
+    }
+    assert!(checked > 0, "steps with all their parts");
+}
+
 fn check(version: &str, arguments: &[&str]) -> Option<(Run, Session, usize)> {
     let (run, session) = traced(version, arguments)?;
     let steps = assert_steps_equal(&run, &session, false);
     assert_preemptions_equal(&run, &session);
     assert_evictions_equal(&run, &session);
     assert_forwards_equal(&run, &session);
+    assert_times_add_up(&session);
     assert_eq!(assert_ledger_exact(&session), 0);
     Some((run, session, steps))
 }
@@ -275,9 +306,92 @@ fn prefix_cache_evictions_equal_the_reference() {
     }
 }
 
+/// How often each expert of each layer was chosen, and each pair of experts.
+type Experts = (BTreeMap<(u64, u64), u64>, BTreeMap<(u64, u64, u64), u64>);
+
+/// What the routers gave, as the reference saw it inside the process.
+fn routed(run: &Run) -> Experts {
+    let (mut chosen, mut pairs) = Experts::default();
+    for (_, event) in run.events("route") {
+        let name = event["layer"].as_str().unwrap();
+        let layer = name.split('.').find_map(|part| part.parse().ok()).unwrap();
+        for token in event["ids"].as_array().unwrap() {
+            let ids: Vec<u64> = serde_json::from_value(token.clone()).unwrap();
+            for (index, &one) in ids.iter().enumerate() {
+                *chosen.entry((layer, one)).or_default() += 1;
+                for &other in &ids[index + 1..] {
+                    let pair = (layer, one.min(other), one.max(other));
+                    *pairs.entry(pair).or_default() += 1;
+                }
+            }
+        }
+    }
+    (chosen, pairs)
+}
+
+/// Experts and pairs of experts equal the reference's, and the layers' calls have their tokens.
+fn assert_experts_equal(run: &Run, session: &Session) {
+    let integer = |row: &Row, column: &str| row[column].parse::<u64>().unwrap();
+    let (chosen, pairs) = routed(run);
+    let seen: BTreeMap<_, _> = session
+        .rows("moe_expert_selection")
+        .iter()
+        .map(|row| {
+            assert_eq!(row["seen_pct"], "100.0000", "{row:?}");
+            assert_eq!(row["sampled_calls"], row["calls"], "{row:?}");
+            let key = (integer(row, "layer_idx"), integer(row, "expert_id"));
+            (key, integer(row, "activation_count"))
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    assert!(!seen.is_empty(), "routers were seen");
+    assert_eq!(seen, chosen);
+    let seen: BTreeMap<_, _> = session
+        .rows("moe_expert_coselection")
+        .iter()
+        .map(|row| {
+            let (one, other) = (integer(row, "expert_id_1"), integer(row, "expert_id_2"));
+            let key = (integer(row, "layer_idx"), one, other);
+            (key, integer(row, "coselection_count"))
+        })
+        .collect();
+    assert_eq!(seen, pairs);
+    let calls = session.rows("moe_expert_timing");
+    let tokens: u64 = calls.iter().map(|row| integer(row, "num_tokens")).sum();
+    assert_eq!(
+        2 * tokens,
+        chosen.values().sum::<u64>(),
+        "two experts a token"
+    );
+    for row in &calls {
+        assert_eq!(
+            (&*row["num_experts"], &*row["top_k"]),
+            ("8", "2"),
+            "{row:?}"
+        );
+    }
+    let choices: u64 = session
+        .rows("moe_load_imbalance")
+        .iter()
+        .map(|row| integer(row, "choices"))
+        .sum();
+    assert_eq!(choices, chosen.values().sum::<u64>());
+}
+
 #[test]
 fn a_mixture_of_experts_run_equals_the_reference() {
-    check("0.32.0", &["--model-kind", "moe", "--requests", "16"]);
+    let mixtral = ["--model-kind", "moe", "--requests", "16"];
+    if let Some((run, session, _)) = check("0.32.0", &mixtral) {
+        assert_experts_equal(&run, &session);
+    }
+}
+
+#[test]
+fn an_older_mixture_of_experts_with_a_monolithic_kernel_equals_the_reference() {
+    let qwen = ["--model-kind", "qwenmoe", "--requests", "12"];
+    if let Some((run, session, _)) = check("0.17.1", &qwen) {
+        assert_experts_equal(&run, &session);
+    }
 }
 
 #[test]

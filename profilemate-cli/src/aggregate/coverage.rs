@@ -50,14 +50,12 @@ struct Feed {
 }
 
 const NO_GRAPHS: &str = "CUDA graphs are not recorded by this version";
-const NO_ENCODERS: &str = "encoder calls are not recorded by this version";
 
 /// Tables that this version does not fill, and why.
 const UNFED: &[(&str, &str)] = &[
     ("cuda_graph_captures", NO_GRAPHS),
     ("cuda_graph_usage", NO_GRAPHS),
     ("cuda_graph_timeline", NO_GRAPHS),
-    ("encoder_decoder_timing", NO_ENCODERS),
 ];
 
 const SCHEDULE: &[&str] = &["scheduler.schedule"];
@@ -102,6 +100,18 @@ const FEEDS: &[Feed] = &[
         needs: &["runner.execute_model"],
         wants: SCHEDULE,
         source: "calls of the model runner; step by order and token count",
+    },
+    Feed {
+        table: "encoder_decoder_timing",
+        needs: &["encoder.execute"],
+        wants: &["encoder.cache_lookup", "scheduler.schedule"],
+        source: "calls of the model runner and of the encoders' cache",
+    },
+    Feed {
+        table: "speculative_decoding",
+        needs: &["scheduler.make_stats"],
+        wants: &[],
+        source: "vLLM's own count of each step",
     },
     Feed {
         table: "moe_expert_timing",
@@ -166,8 +176,7 @@ impl Aggregator {
             return Coverage::new(status, reason.as_str());
         }
         if rows == 0
-            && table.starts_with("moe_")
-            && let Some(coverage) = self.no_experts(table)
+            && let Some(coverage) = self.without_rows(table)
         {
             return coverage;
         }
@@ -208,6 +217,29 @@ impl Aggregator {
                 "nothing of it happened while the session ran",
             ),
             (true, _) => Coverage::new(Status::Observed, ""),
+        }
+    }
+
+    /// Why a table of what only some servers have has no rows.
+    fn without_rows(&self, table: &str) -> Option<Coverage> {
+        let facts = &self.facts;
+        match table {
+            "encoder_decoder_timing" if facts.multimodal == Some(false) => {
+                let reason = "the model has no encoder";
+                Some(Coverage::new(Status::NotApplicable, reason))
+            }
+            "speculative_decoding" if facts.without_stats => {
+                let reason =
+                    "vLLM counts drafts only while its statistics are on, and they are off";
+                Some(Coverage::new(Status::NotObservable, reason))
+            }
+            "speculative_decoding" if facts.calls.contains_key("scheduler.make_stats") => {
+                let reason =
+                    "no step had drafts: speculative decoding is off, or nothing was drafted";
+                Some(Coverage::new(Status::NotApplicable, reason))
+            }
+            table if table.starts_with("moe_") => self.no_experts(table),
+            _ => None,
         }
     }
 

@@ -6,6 +6,8 @@ pub mod clock;
 pub mod counter;
 pub mod coverage;
 pub mod cycle;
+mod draft;
+mod encoder;
 pub mod facts;
 pub mod fields;
 mod forward;
@@ -63,6 +65,11 @@ enum Part {
     Allocate,
     Touch,
     Execute,
+    Forward,
+    Encoder,
+    CrossAttention,
+    EncoderHit,
+    Stats,
     Moe,
     Route,
     User,
@@ -78,6 +85,11 @@ impl Part {
             "block_pool.allocate" => Self::Allocate,
             "block_pool.touch" => Self::Touch,
             "runner.execute_model" => Self::Execute,
+            "runner.model_forward" => Self::Forward,
+            "encoder.execute" => Self::Encoder,
+            "encoder.cross_attention" => Self::CrossAttention,
+            "encoder.cache_lookup" => Self::EncoderHit,
+            "scheduler.make_stats" => Self::Stats,
             "moe.forward" => Self::Moe,
             "moe.route" => Self::Route,
             id if id.starts_with("user.") => Self::User,
@@ -322,40 +334,30 @@ impl Aggregator {
             }
             return;
         }
-        let step = match bound.part {
-            Part::Schedule => self.schedule(seen, rows),
-            Part::Execute => self.execute(seen, rows),
-            Part::Preempt => {
-                self.preempt(seen, rows);
-                None
-            }
-            Part::Evict => {
-                self.evict(seen, rows);
-                None
-            }
-            Part::Allocate => {
-                self.allocate(seen);
-                None
-            }
-            Part::Touch => {
-                self.touch(seen);
-                None
-            }
-            Part::Moe => {
-                self.moe_layer(seen, rows);
-                None
-            }
-            Part::Route => {
-                self.route(seen);
-                None
-            }
-            Part::User => {
-                self.user(seen, rows);
-                None
-            }
-            Part::Other => None,
-        };
+        let step = self.part(seen, bound.part, rows);
         self.operation(seen, bound.part, step, rows);
+    }
+
+    /// Does what the method is there for; the step, if the call made or ran one.
+    fn part(&mut self, seen: Seen<'_>, part: Part, rows: &mut Rows) -> Option<operation::StepRef> {
+        match part {
+            Part::Schedule => return self.schedule(seen, rows),
+            Part::Execute => return self.execute(seen, rows),
+            Part::Preempt => self.preempt(seen, rows),
+            Part::Evict => self.evict(seen, rows),
+            Part::Allocate => self.allocate(seen),
+            Part::Touch => self.touch(seen),
+            Part::Forward => self.decoder(seen),
+            Part::Encoder => self.encoder(seen),
+            Part::CrossAttention => self.cross_attention(seen),
+            Part::EncoderHit => self.encoder_hit(seen),
+            Part::Stats => self.drafts(seen),
+            Part::Moe => self.moe_layer(seen, rows),
+            Part::Route => self.route(seen),
+            Part::User => self.user(seen, rows),
+            Part::Other => {}
+        }
+        None
     }
 
     fn driver(&mut self, call: &DriverCall) {

@@ -95,6 +95,7 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
                 ("max_tokens", Int),
                 ("blocks", Int),
                 ("free_blocks", Int),
+                ("encoder_evictions", Int),
             ])
             .collect(),
         "scheduler.preempt" => vec![
@@ -104,12 +105,26 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
         ],
         "block_pool.evict" => vec![("block_id", Int)],
         "block_pool.allocate" | "block_pool.touch" => vec![("block_ids", Ints)],
-        "runner.execute_model" => batch.into_iter().chain([("model_experts", Int)]).collect(),
+        "runner.execute_model" => batch
+            .into_iter()
+            .chain([("model_experts", Int), ("multimodal", Shape::Bool)])
+            .collect(),
         "moe.forward" => vec![
             ("layer_name", Str),
             ("num_experts", Int),
             ("top_k", Int),
             ("tokens", Int),
+        ],
+        "runner.model_forward" => vec![("multimodal", Shape::Bool)],
+        "encoder.execute" => vec![("items", Int), ("requests", Int)],
+        "encoder.cache_lookup" => vec![("request_id", Str), ("input_id", Int)],
+        "encoder.cross_attention" => vec![("tokens", Int)],
+        "scheduler.make_stats" => vec![
+            ("log_stats", Shape::Bool),
+            ("spec_none", Shape::Bool),
+            ("spec_drafts", Int),
+            ("spec_draft_tokens", Int),
+            ("spec_accepted_tokens", Int),
         ],
         "moe.route" => vec![("ids", Shape::Tensor)],
         "user.0" => vec![
