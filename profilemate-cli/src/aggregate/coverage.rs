@@ -243,7 +243,7 @@ impl Aggregator {
         }
     }
 
-    /// Why a table of the MoE layers has no rows, if a model was seen to run.
+    /// Why a table of mixture of experts layers has no rows, if a model was seen to run.
     fn no_experts(&self, table: &str) -> Option<Coverage> {
         let facts = &self.facts;
         let called = |id: &str| facts.calls.contains_key(id);

@@ -23,9 +23,13 @@ pub struct Span {
     pub end: u64,
     /// When it began.
     pub start_ns: u64,
-    /// Set for a schedule call or forward pass, and what is around it: its step, if it is known.
-    pub anchor: Option<Option<StepRef>>,
+    /// Set for a schedule call or forward pass, and what is around it.
+    pub anchor: Option<Begin>,
 }
+
+/// What a cycle begins with: its step, if that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begin(pub Option<StepRef>);
 
 /// Time of a cycle that no operation tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +99,7 @@ impl Thread {
             .spans
             .iter()
             .enumerate()
-            .filter_map(|(index, span)| span.anchor.map(|step| (index, *span, step)));
+            .filter_map(|(index, span)| span.anchor.map(|begin| (index, *span, begin.0)));
         let (first, begin, step) = anchors.next()?;
         let (next, end, _) = anchors.next()?;
         anchors.next()?;
@@ -119,15 +123,15 @@ mod tests {
 
     const THREAD: (u32, u32) = (1, 1);
 
-    fn step(number: u64) -> Option<Option<StepRef>> {
-        Some(Some(StepRef {
+    fn step(number: u64) -> Begin {
+        Begin(Some(StepRef {
             number,
             tokens: None,
             seqs: None,
         }))
     }
 
-    fn span(entry: u64, end: u64, anchor: Option<Option<StepRef>>) -> Span {
+    fn span(entry: u64, end: u64, anchor: Option<Begin>) -> Span {
         Span {
             entry,
             end,
@@ -144,7 +148,7 @@ mod tests {
         for number in 0..4 {
             let at = 1_000 * number;
             for (span, schedules) in [
-                (span(at + 10, at + 50, step(number)), true),
+                (span(at + 10, at + 50, Some(step(number))), true),
                 (span(at + 60, at + 90, None), false),
                 (span(at, at + 100, None), false),
                 (span(at + 200, at + 700, None), false),
@@ -171,12 +175,12 @@ mod tests {
         let mut cycles = Cycles::default();
         for number in 0..3 {
             let at = 1_000 * number;
-            cycles.ended(THREAD, span(at + 10, at + 50, step(number)), true);
-            let (_, rest) = cycles.ended(THREAD, span(at + 60, at + 90, step(9)), false);
+            cycles.ended(THREAD, span(at + 10, at + 50, Some(step(number))), true);
+            let (_, rest) = cycles.ended(THREAD, span(at + 60, at + 90, Some(step(9))), false);
             assert_eq!(rest, None);
             cycles.ended(THREAD, span(at, at + 100, None), false);
         }
-        let (_, rest) = cycles.ended(THREAD, span(3_010, 3_020, step(3)), true);
+        let (_, rest) = cycles.ended(THREAD, span(3_010, 3_020, Some(step(3))), true);
         assert_eq!(
             rest.map(|rest| (rest.start_ns, rest.cycles)),
             Some((1_000, 900))

@@ -50,7 +50,7 @@ pub struct Facts {
     pub libraries: BTreeMap<u16, Library>,
     /// Driver calls told, by function.
     pub driver_calls: BTreeMap<Function, u64>,
-    /// Experts of the model's MoE layers, as its configuration has it; 0 if it has none.
+    /// Experts of each of the model's layers that have some, as its configuration has it; 0 if it has none.
     pub model_experts: Option<i64>,
     /// Whether the model takes inputs that an encoder reads.
     pub multimodal: Option<bool>,

@@ -125,11 +125,10 @@ pub fn defect(value: &Value) -> Option<u8> {
     let (len, total) = match value {
         Value::Absent(STATUS_UNSET | STATUS_NOT_PASSED | STATUS_NO_RESULT) => return None,
         Value::Absent(status) => return Some(*status),
-        Value::Ints(items, total) => (items.len(), *total),
+        Value::Ints(items, total) | Value::Tensor { items, total, .. } => (items.len(), *total),
         Value::Addresses(items, total) => (items.len(), *total),
         Value::Pairs(items, total) => (items.len(), *total),
         Value::Strs(items, total) => (items.len(), *total),
-        Value::Tensor { items, total, .. } => (items.len(), *total),
         Value::Int(_)
         | Value::Bool(_)
         | Value::Float(_)

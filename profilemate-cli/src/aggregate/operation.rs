@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::cycle::{Cycles, Rest, Span};
+use super::cycle::{Begin, Cycles, Rest, Span};
 use super::process::Processes;
 use super::{Aggregator, Part, Rows, Seen};
 use crate::event::Session;
@@ -245,7 +245,7 @@ impl Aggregator {
                 entry: call.entry_cycles,
                 end: call.return_cycles,
                 start_ns: seen.start_ns(),
-                anchor: anchors.then_some(step),
+                anchor: anchors.then_some(Begin(step)),
             };
             let (own, rest) = self
                 .operations

@@ -82,7 +82,7 @@ pub(super) fn look(
     found.plan.interpreter = Some(runtime.interpreter.path.clone());
     found.plan.vllm = resolver.package_version("vllm");
     for method in wanted {
-        let (plan, ready) = look_for(method, &runtime.memory, &resolver, &interned, stand_ins);
+        let (plan, ready) = look_for(method, runtime.memory, &resolver, &interned, stand_ins);
         match plan.state {
             MethodState::NotImported => found.missing.push(method.clone()),
             MethodState::Unbound(_) => found.absent.push(method.clone()),
@@ -101,7 +101,7 @@ fn reads_tensor(path: &str) -> bool {
 
 fn look_for(
     method: &Method,
-    memory: &ProcessMemory,
+    memory: ProcessMemory,
     resolver: &Resolver<'_, ProcessMemory>,
     interned: &Interned<'_, '_, ProcessMemory>,
     stand_ins: Option<&[u64]>,

@@ -19,7 +19,7 @@ impl Pairs {
     /// The router gave these ids. Tokens of which not all are there do not count.
     pub(super) fn add(&mut self, routed: &Routed) {
         let columns = routed.columns as usize;
-        if columns < 2 || columns > COLUMNS {
+        if !(2..=COLUMNS).contains(&columns) {
             return;
         }
         for token in routed.ids.chunks_exact(columns) {

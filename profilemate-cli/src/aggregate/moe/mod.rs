@@ -48,7 +48,7 @@ struct Layer {
     window: Window,
 }
 
-/// What is known of the MoE layers of all processes.
+/// What is known of such layers of all processes.
 #[derive(Debug, Default)]
 pub struct Moe {
     routed: HashMap<(u32, u32), VecDeque<Routed>>,

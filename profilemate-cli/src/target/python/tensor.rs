@@ -57,7 +57,7 @@ pub enum TensorError {
 
 /// How tensors are recognised in the process of `resolver`, whose memory is `memory`.
 pub fn tensors(
-    memory: &ProcessMemory,
+    memory: ProcessMemory,
     resolver: &Resolver<'_, ProcessMemory>,
 ) -> Result<Tensors, TensorError> {
     let text = resolver
@@ -77,7 +77,7 @@ fn release(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-fn vtable(memory: &ProcessMemory) -> Result<u64, TensorError> {
+fn vtable(memory: ProcessMemory) -> Result<u64, TensorError> {
     let text = std::fs::read_to_string(format!("/proc/{}/maps", memory.pid)).unwrap_or_default();
     let mappings = maps::parse(&text);
     let mut found: Vec<&maps::Mapping> = Vec::new();

@@ -32,7 +32,7 @@ const SMALL: Shape = Shape {
     strides: [3, 1],
     offset: 0,
     count: 6,
-    kind: 0x14101ff000003,
+    kind: 0x0001_4101_ff00_0003,
 };
 
 fn memory(shape: Shape, newer: bool, device: u64, bytes: u64) -> Words {
@@ -48,7 +48,7 @@ fn memory(shape: Shape, newer: bool, device: u64, bytes: u64) -> Words {
     words.put(at + 88, &[shape.offset, shape.count, shape.kind]);
     words.put(STORAGE, &[0x99, 1, DATA, 0x88, DATA, device, bytes]);
     let numbers: Vec<u64> = (0..2048)
-        .map(|pair| 2 * pair | (2 * pair + 1) << 32)
+        .map(|pair| (2 * pair) | ((2 * pair + 1) << 32))
         .collect();
     words.put(DATA, &numbers);
     words
@@ -131,7 +131,7 @@ fn what_does_not_agree_is_not_believed() {
         },
         // Floating point.
         Shape {
-            kind: 0x14101ff000006,
+            kind: 0x0001_4101_ff00_0006,
             ..SMALL
         },
     ];
