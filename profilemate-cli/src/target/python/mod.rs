@@ -18,10 +18,11 @@ pub mod path;
 pub mod resolve;
 pub mod symbols;
 pub mod tensor;
+pub mod traceback;
 
 mod elf;
 mod hash;
-mod maps;
+mod lines;
 
 pub use function::{Argument, Binding, Function};
 pub use identify::{IdentifyError, Interpreter, Version, identify};

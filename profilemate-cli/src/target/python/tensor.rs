@@ -5,9 +5,10 @@
 
 use profilemate_common::memory::Memory as _;
 
+use super::elf;
 use super::memory::ProcessMemory;
 use super::resolve::Resolver;
-use super::{elf, identify, maps};
+use crate::target::maps;
 
 /// The vtable's symbol.
 const VTABLE: &str = "_ZTVN3c1010TensorImplE";
@@ -98,7 +99,7 @@ fn vtable(memory: ProcessMemory) -> Result<u64, TensorError> {
         path: mapping.path.clone(),
         reason,
     };
-    let file = identify::open(memory.pid, mapping).map_err(|error| broken(error.to_string()))?;
+    let file = maps::open(memory.pid, mapping).map_err(|error| broken(error.to_string()))?;
     let image = elf::read(file, &[VTABLE]).map_err(|error| broken(error.to_string()))?;
     let symbol = image.symbols.get(VTABLE).copied();
     let bias = image.bias(mapping.addresses.start, mapping.offset);
