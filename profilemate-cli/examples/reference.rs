@@ -113,10 +113,7 @@ fn one_table(out: &mut String, table: &Table, catalog: &Catalog) -> Result {
         .iter()
         .filter(|method| method.tables.iter().any(|fed| fed == table.file));
     let ids: BTreeSet<&str> = feeds.map(|method| method.id.as_str()).collect();
-    match coverage::unfed(table.file) {
-        Some(reason) => writeln!(out, "\nEmpty: {reason}. The file holds its header.")?,
-        None => writeln!(out, "\nSource: {}.", coverage::source(table.file))?,
-    }
+    writeln!(out, "\nSource: {}.", coverage::source(table.file))?;
     if !ids.is_empty() {
         let ids: Vec<&str> = ids.into_iter().collect();
         writeln!(

@@ -192,6 +192,8 @@ pub enum Shape {
     Addresses,
     /// Collection of (key's address, integer).
     Pairs,
+    /// Numbers of a tensor.
+    Tensor,
 }
 
 /// A file with driver functions (`libcuda`, or `libcudart` where the driver is not entered) that the target maps.
@@ -401,6 +403,15 @@ pub enum Value {
     Addresses(Vec<u64>, u32),
     /// (key's identity, integer), and how many there were in truth.
     Pairs(Vec<(u64, i64)>, u32),
+    /// Integers of a tensor, row by row.
+    Tensor {
+        /// Those that were read, from the first on.
+        items: Vec<i64>,
+        /// How many there were in truth.
+        total: u32,
+        /// Integers of each row.
+        columns: u32,
+    },
     /// The object is `None`.
     None,
     /// Not read: one of the `STATUS_*` of [`profilemate_common::record`].

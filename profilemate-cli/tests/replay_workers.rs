@@ -184,10 +184,10 @@ fn operations_get_the_step_around_or_before_them() {
             .skip(1)
             .collect::<Vec<_>>(),
         [
-            "0.030300,prepare_inputs,0.100000,tokens=100 seqs=1,1,201,0",
-            "0.032300,sample,0.200000,tokens=100 seqs=1,1,201,0",
-            "0.040300,prepare_inputs,0.100000,tokens=1 seqs=1,2,201,0",
-            "0.042300,sample,0.200000,,,201,0",
+            "0.030300,prepare_inputs,0.100000,tokens=100 seqs=1,1,201,0,0.100000",
+            "0.032300,sample,0.200000,tokens=100 seqs=1,1,201,0,0.200000",
+            "0.040300,prepare_inputs,0.100000,tokens=1 seqs=1,2,201,0,0.100000",
+            "0.042300,sample,0.200000,,,201,0,0.200000",
         ],
         "what follows the last pass is joined to nothing, for nothing shows that it belongs to it"
     );

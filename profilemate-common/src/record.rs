@@ -98,6 +98,22 @@ pub const STATUS_NO_RESULT: u8 = 10;
 pub const STATUS_BAD_PROGRAM: u8 = 11;
 /// An item index beyond the end of a tuple or list.
 pub const STATUS_OUT_OF_RANGE: u8 = 12;
+/// A tensor's numbers are not in host memory.
+pub const STATUS_ELSEWHERE: u8 = 13;
+
+/// Head of a tensor in the blob; its numbers follow at once, row by row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct TensorHead {
+    /// Numbers that follow.
+    pub stored: u32,
+    /// Numbers that the tensor has.
+    pub total: u32,
+    /// Bytes of each: 4 or 8, with sign.
+    pub width: u32,
+    /// Length of its last dimension.
+    pub columns: u32,
+}
 
 /// Head of a collection in the blob; its items follow at once, each of the size that its leaf says
 /// ([`crate::path::Leaf`]).

@@ -61,19 +61,11 @@ struct Feed {
     source: &'static str,
 }
 
-const NO_EXPERTS: &str = "MoE routing is not recorded by this version";
-const NO_ENCODERS: &str = "encoder calls are not recorded by this version";
-
-/// Tables that this version does not fill, and why.
-const UNFED: &[(&str, &str)] = &[
-    ("moe_expert_selection", NO_EXPERTS),
-    ("moe_expert_timing", NO_EXPERTS),
-    ("moe_expert_coselection", NO_EXPERTS),
-    ("moe_load_imbalance", NO_EXPERTS),
-    ("encoder_decoder_timing", NO_ENCODERS),
-];
-
 const SCHEDULE: &[&str] = &["scheduler.schedule"];
+
+const LAYER: &[&str] = &["moe.forward"];
+const ROUTER: &[&str] = &["moe.route"];
+const ROUTER_SOURCE: &str = "results of the routers, read from host memory";
 
 const FEEDS: &[Feed] = &[
     Feed {
@@ -130,15 +122,43 @@ const FEEDS: &[Feed] = &[
         wants: &["graph.dispatch"],
         source: "driver calls, and the decisions of vLLM's dispatchers",
     },
+    Feed {
+        table: "encoder_decoder_timing",
+        needs: &["encoder.execute"],
+        wants: &["encoder.cache_lookup", "scheduler.schedule"],
+        source: "calls of the model runner and of the encoders' cache",
+    },
+    Feed {
+        table: "speculative_decoding",
+        needs: &["scheduler.make_stats"],
+        wants: &[],
+        source: "vLLM's own count of each step",
+    },
+    Feed {
+        table: "moe_expert_timing",
+        needs: LAYER,
+        wants: &[],
+        source: "calls of the MoE layers",
+    },
+    Feed {
+        table: "moe_expert_selection",
+        needs: ROUTER,
+        wants: LAYER,
+        source: ROUTER_SOURCE,
+    },
+    Feed {
+        table: "moe_expert_coselection",
+        needs: ROUTER,
+        wants: LAYER,
+        source: ROUTER_SOURCE,
+    },
+    Feed {
+        table: "moe_load_imbalance",
+        needs: ROUTER,
+        wants: LAYER,
+        source: ROUTER_SOURCE,
+    },
 ];
-
-/// Why this version does not fill a table; `None` if it does.
-pub fn unfed(table: &str) -> Option<&'static str> {
-    UNFED
-        .iter()
-        .find(|unfed| unfed.0 == table)
-        .map(|unfed| unfed.1)
-}
 
 /// Where a table's rows come from, in plain words; empty if nothing fills it.
 pub fn source(table: &str) -> &'static str {
@@ -156,10 +176,6 @@ impl Aggregator {
     /// Coverage of `table` (file name without `.csv`), which has `rows` rows. `lost`: records that did not arrive.
     pub fn coverage(&self, table: &str, rows: u64, lost: u64) -> Coverage {
         let facts = &self.facts;
-        if let Some(reason) = unfed(table) {
-            let reason = facts.not_covered.get(table).map_or(reason, String::as_str);
-            return Coverage::new(Status::NotObservable, reason);
-        }
         if let Some(reason) = facts.not_covered.get(table) {
             let status = if rows > 0 {
                 Status::Partial
@@ -167,6 +183,11 @@ impl Aggregator {
                 Status::NotObservable
             };
             return Coverage::new(status, reason.as_str());
+        }
+        if rows == 0
+            && let Some(coverage) = self.without_rows(table)
+        {
+            return coverage;
         }
         let feed = FEEDS.iter().find(|feed| feed.table == table);
         let needs = feed.map_or_else(|| self.needs_of(table), |feed| words(feed.needs));
@@ -210,6 +231,59 @@ impl Aggregator {
             ),
             (true, _) => Coverage::new(Status::Observed, ""),
         }
+    }
+
+    /// Why a table of what only some servers have has no rows.
+    fn without_rows(&self, table: &str) -> Option<Coverage> {
+        let facts = &self.facts;
+        match table {
+            "encoder_decoder_timing" if facts.multimodal == Some(false) => {
+                let reason = "the model has no encoder";
+                Some(Coverage::new(Status::NotApplicable, reason))
+            }
+            "speculative_decoding" if facts.without_stats => {
+                let reason =
+                    "vLLM counts drafts only while its statistics are on, and they are off";
+                Some(Coverage::new(Status::NotObservable, reason))
+            }
+            "speculative_decoding" if facts.calls.contains_key("scheduler.make_stats") => {
+                let reason =
+                    "no step had drafts: speculative decoding is off, or nothing was drafted";
+                Some(Coverage::new(Status::NotApplicable, reason))
+            }
+            table if table.starts_with("moe_") => self.no_experts(table),
+            _ => None,
+        }
+    }
+
+    /// Why a table of mixture of experts layers has no rows, if a model was seen to run.
+    fn no_experts(&self, table: &str) -> Option<Coverage> {
+        let facts = &self.facts;
+        let called = |id: &str| facts.calls.contains_key(id);
+        if facts.model_experts == Some(0) {
+            let reason = "the model has no MoE layers";
+            return Some(Coverage::new(Status::NotApplicable, reason));
+        }
+        if !called("runner.execute_model") {
+            return None;
+        }
+        if !called("moe.forward") {
+            let reason = match facts.model_experts {
+                Some(_) => {
+                    "its MoE layers run inside compiled code or CUDA graphs, where no Python of theirs runs"
+                }
+                None => {
+                    "no call of an MoE layer was seen: the model has none, or they run inside compiled code or CUDA \
+                     graphs, where no Python of theirs runs"
+                }
+            };
+            return Some(Coverage::new(Status::NotObservable, reason));
+        }
+        (table != "moe_expert_timing" && !called("moe.route")).then(|| {
+            let reason = "no router with its results in host memory was called: expert ids lie in GPU memory, or a \
+                          monolithic kernel chooses the experts itself";
+            Coverage::new(Status::NotObservable, reason)
+        })
     }
 
     /// Catalogue ids that feed a table whose feeds the catalogue or the user chooses.

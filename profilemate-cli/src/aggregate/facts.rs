@@ -50,6 +50,12 @@ pub struct Facts {
     pub libraries: BTreeMap<u16, Library>,
     /// Driver calls told, by function.
     pub driver_calls: BTreeMap<Function, u64>,
+    /// Experts of each of the model's layers that have some, as its configuration has it; 0 if it has none.
+    pub model_experts: Option<i64>,
+    /// Whether the model takes inputs that an encoder reads.
+    pub multimodal: Option<bool>,
+    /// Whether vLLM was seen to run without its own statistics.
+    pub without_stats: bool,
     /// Calls of slots that no note names.
     pub unnamed_calls: u64,
     /// The kernel side's counts, latest.
@@ -88,7 +94,7 @@ impl Facts {
     }
 
     /// Counts a call and those of its fields that could not be read. The queues of waiting requests stand for one
-    /// another and are counted apart ([`Facts::missing`]).
+    /// another, drafts are not always there; both are counted apart ([`Facts::missing`]).
     pub(super) fn call(&mut self, method: &str, fields: Fields<'_>) {
         if let Some(calls) = self.calls.get_mut(method) {
             *calls += 1;
@@ -96,7 +102,9 @@ impl Facts {
             self.calls.insert(method.to_owned(), 1);
         }
         for (name, value) in fields.iter() {
-            if let Some(status) = fields::defect(value).filter(|_| !name.starts_with("waiting")) {
+            if let Some(status) = fields::defect(value)
+                .filter(|_| !(name.starts_with("waiting") || name.starts_with("spec_")))
+            {
                 self.defect(method, name, status);
             }
         }

@@ -77,6 +77,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Those integers of a tensor that were read, how many it has, and how many a row has.
+    pub fn tensor(self, name: &str) -> Option<(&'a [i64], u32, u32)> {
+        match self.value(name)? {
+            Value::Tensor {
+                items,
+                total,
+                columns,
+            } => Some((items, *total, *columns)),
+            _ => None,
+        }
+    }
+
     /// All identities of a collection; `None` if one is missing.
     pub fn addresses(self, name: &str) -> Option<&'a [u64]> {
         match self.value(name)? {
@@ -121,7 +133,7 @@ pub fn defect(value: &Value) -> Option<u8> {
     let (len, total) = match value {
         Value::Absent(STATUS_UNSET | STATUS_NOT_PASSED | STATUS_NO_RESULT) => return None,
         Value::Absent(status) => return Some(*status),
-        Value::Ints(items, total) => (items.len(), *total),
+        Value::Ints(items, total) | Value::Tensor { items, total, .. } => (items.len(), *total),
         Value::Addresses(items, total) => (items.len(), *total),
         Value::Pairs(items, total) => (items.len(), *total),
         Value::Strs(items, total) => (items.len(), *total),
@@ -149,6 +161,7 @@ pub fn words(status: u8) -> &'static str {
         STATUS_TRUNCATED => "it has more items than are read",
         status_of::STATUS_BAD_PROGRAM => "its path is not understood by the probe",
         status_of::STATUS_OUT_OF_RANGE => "an index is beyond the end",
+        status_of::STATUS_ELSEWHERE => "its numbers are not in host memory",
         _ => "it was not there",
     }
 }

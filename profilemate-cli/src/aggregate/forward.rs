@@ -20,6 +20,12 @@ impl Aggregator {
             return None;
         }
         let shape = BatchShape::of(fields);
+        if let Some(experts) = fields.int("model_experts") {
+            self.facts.model_experts = Some(experts);
+        }
+        if let Some(multimodal) = fields.int("multimodal") {
+            self.facts.multimodal = Some(multimodal == 1);
+        }
         let (tokens, seqs) = (shape.tokens, shape.seqs);
         let has_tokens = tokens.is_none_or(|tokens| tokens > 0);
         let joined = if has_tokens {

@@ -5,11 +5,15 @@ pub mod block;
 pub mod clock;
 pub mod counter;
 pub mod coverage;
+pub mod cycle;
 pub mod distribution;
+mod draft;
+mod encoder;
 pub mod facts;
 pub mod fields;
 mod forward;
 pub mod graph;
+pub mod moe;
 pub mod operation;
 mod pool;
 mod preempt;
@@ -64,6 +68,13 @@ enum Part {
     Allocate,
     Touch,
     Execute,
+    Forward,
+    Encoder,
+    CrossAttention,
+    EncoderHit,
+    Stats,
+    Moe,
+    Route,
     User,
     Graph(graph::Part),
     Other,
@@ -78,6 +89,13 @@ impl Part {
             "block_pool.allocate" => Self::Allocate,
             "block_pool.touch" => Self::Touch,
             "runner.execute_model" => Self::Execute,
+            "runner.model_forward" => Self::Forward,
+            "encoder.execute" => Self::Encoder,
+            "encoder.cross_attention" => Self::CrossAttention,
+            "encoder.cache_lookup" => Self::EncoderHit,
+            "scheduler.make_stats" => Self::Stats,
+            "moe.forward" => Self::Moe,
+            "moe.route" => Self::Route,
             id if id.starts_with("user.") => Self::User,
             id => graph::Part::of(id).map_or(Self::Other, Self::Graph),
         }
@@ -124,6 +142,7 @@ pub struct Aggregator {
     waiting: VecDeque<Event>,
     counters: Counters,
     facts: Facts,
+    moe: moe::Moe,
 }
 
 impl Aggregator {
@@ -169,6 +188,7 @@ impl Aggregator {
         self.operations
             .release(u64::MAX, &self.processes, &self.session, rows);
         self.finish_graphs(None, rows);
+        self.moe.sums(None, &self.processes, &self.session, rows);
     }
 
     /// Whether something waits for a later event.
@@ -232,6 +252,8 @@ impl Aggregator {
         self.operations
             .release(old_ns, &self.processes, &self.session, rows);
         self.expire_graphs(old_ns, rows);
+        self.moe
+            .windows(old_ns, &self.processes, &self.session, rows);
     }
 
     fn note(&mut self, note: Note, rows: &mut Rows) {
@@ -265,6 +287,9 @@ impl Aggregator {
             Note::ProcessEnded { pid, at_ns, reason } => {
                 self.drain(rows);
                 self.finish_graphs(Some((pid, at_ns)), rows);
+                self.moe
+                    .sums(Some(pid), &self.processes, &self.session, rows);
+                self.operations.ended(pid);
                 self.processes.ended(pid, at_ns, reason);
             }
             Note::Unbound {
@@ -329,36 +354,31 @@ impl Aggregator {
             }
             return;
         }
-        let step = match bound.part {
-            Part::Schedule => self.schedule(seen, rows),
-            Part::Execute => self.execute(seen, rows),
-            Part::Preempt => {
-                self.preempt(seen, rows);
-                None
-            }
-            Part::Evict => {
-                self.evict(seen, rows);
-                None
-            }
-            Part::Allocate => {
-                self.allocate(seen);
-                None
-            }
-            Part::Touch => {
-                self.touch(seen);
-                None
-            }
-            Part::User => {
-                self.user(seen, rows);
-                None
-            }
-            Part::Graph(part) => {
-                self.graph_call(part, seen, rows);
-                None
-            }
-            Part::Other => None,
-        };
+        let step = self.part(seen, bound.part, rows);
         self.operation(seen, bound.part, step, rows);
+    }
+
+    /// Does what the method is there for; the step, if the call made or ran one.
+    fn part(&mut self, seen: Seen<'_>, part: Part, rows: &mut Rows) -> Option<operation::StepRef> {
+        match part {
+            Part::Schedule => return self.schedule(seen, rows),
+            Part::Execute => return self.execute(seen, rows),
+            Part::Preempt => self.preempt(seen, rows),
+            Part::Evict => self.evict(seen, rows),
+            Part::Allocate => self.allocate(seen),
+            Part::Touch => self.touch(seen),
+            Part::Forward => self.decoder(seen),
+            Part::Encoder => self.encoder(seen),
+            Part::CrossAttention => self.cross_attention(seen),
+            Part::EncoderHit => self.encoder_hit(seen),
+            Part::Stats => self.drafts(seen),
+            Part::Moe => self.moe_layer(seen, rows),
+            Part::Route => self.route(seen),
+            Part::User => self.user(seen, rows),
+            Part::Graph(part) => self.graph_call(part, seen, rows),
+            Part::Other => {}
+        }
+        None
     }
 
     fn stamp(&self, ts_ns: u64) -> Stamp {

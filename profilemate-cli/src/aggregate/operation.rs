@@ -6,16 +6,23 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::cycle::{Begin, Cycles, Rest, Span};
 use super::process::Processes;
 use super::{Aggregator, Part, Rows, Seen};
 use crate::event::Session;
-use crate::table::cell::{Millis, Stamp};
+use crate::table::AnyRow;
+use crate::table::cell::{Millis, Real, Stamp};
 use crate::table::cpu_operations_timing::CpuOperation;
+use crate::table::encoder_decoder_timing::EncoderCall;
+use crate::table::speculative_decoding::SpeculativeStep;
 
 /// Rows that wait, at most.
 const CAPACITY: usize = 16_384;
 /// Threads whose latest anchor is remembered, at most.
 const THREADS: usize = 16_384;
+
+/// Operation of the rows that tell what no operation does.
+const UNATTRIBUTED: &str = "unattributed";
 
 /// A step, as far as a row tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +61,70 @@ struct Held {
     entry_cycles: u64,
     return_cycles: u64,
     duration_ns: Option<u64>,
-    operation: String,
+    what: What,
     step: Step,
+}
+
+/// What becomes a row once its step is known.
+#[derive(Debug)]
+pub enum What {
+    /// An operation, and its own time.
+    Operation(String, Option<u64>),
+    /// A call around an encoder: component, more about it, items.
+    Encoder(&'static str, String, Option<u64>),
+    /// Drafts, tokens of drafts, tokens accepted.
+    Drafts([Option<u64>; 3]),
+}
+
+impl Held {
+    fn row(self, processes: &Processes, session: &Session) -> AnyRow {
+        let step = match self.step {
+            Step::Known(step) => step,
+            Step::Pending => None,
+        };
+        let (pid, rank) = (self.pid, processes.rank(self.pid));
+        let timestamp_sec = Stamp::new(self.start_ns, session.started_ns);
+        let duration_ms = self.duration_ns.map(Millis);
+        let number = step.map(|step| step.number);
+        match self.what {
+            What::Operation(operation, own) => CpuOperation {
+                timestamp_sec,
+                operation,
+                duration_ms,
+                context: step.map(context).unwrap_or_default(),
+                step: number,
+                pid,
+                rank,
+                self_ms: own.map(Millis),
+            }
+            .into(),
+            What::Encoder(component, context, num_items) => EncoderCall {
+                timestamp_sec,
+                component,
+                duration_ms,
+                context,
+                step: number,
+                num_items,
+                pid,
+                rank,
+            }
+            .into(),
+            What::Drafts([num_drafts, draft_tokens, accepted_tokens]) => SpeculativeStep {
+                timestamp_sec,
+                step: number,
+                num_drafts,
+                draft_tokens,
+                accepted_tokens,
+                acceptance_pct: draft_tokens
+                    .zip(accepted_tokens)
+                    .filter(|&(drafted, _)| drafted > 0)
+                    .map(|(drafted, taken)| Real(100.0 * taken as f64 / drafted as f64)),
+                pid,
+                engine: processes.get(pid).and_then(|state| state.info.engine),
+            }
+            .into(),
+        }
+    }
 }
 
 /// The rows that wait, and the latest anchor of each thread.
@@ -63,6 +132,7 @@ struct Held {
 pub struct Operations {
     held: VecDeque<Held>,
     anchors: HashMap<(u32, u32), Anchor>,
+    cycles: Cycles,
 }
 
 impl Operations {
@@ -106,20 +176,42 @@ impl Operations {
             let Some(held) = self.held.pop_front() else {
                 break;
             };
-            let step = match held.step {
-                Step::Known(step) => step,
-                Step::Pending => None,
-            };
-            rows.put(CpuOperation {
-                timestamp_sec: Stamp::new(held.start_ns, session.started_ns),
-                operation: held.operation,
-                duration_ms: held.duration_ns.map(Millis),
-                context: step.map(context).unwrap_or_default(),
-                step: step.map(|step| step.number),
-                pid: held.pid,
-                rank: processes.rank(held.pid),
-            });
+            rows.put(held.row(processes, session));
         }
+    }
+
+    /// Keeps a row until its step is known.
+    fn hold(&mut self, seen: Seen<'_>, what: What, step: Step) {
+        self.held.push_back(Held {
+            pid: seen.call.pid,
+            tid: seen.call.tid,
+            ts_ns: seen.call.ts_ns,
+            start_ns: seen.start_ns(),
+            entry_cycles: seen.call.entry_cycles,
+            return_cycles: seen.call.return_cycles,
+            duration_ns: seen.duration_ns,
+            what,
+            step,
+        });
+    }
+
+    /// Keeps a row of a call that belongs to the step around or before it.
+    pub(super) fn pend(&mut self, seen: Seen<'_>, what: What) {
+        self.hold(seen, what, Step::Pending);
+    }
+
+    /// A process has gone.
+    pub fn ended(&mut self, pid: u32) {
+        self.cycles.forget(pid);
+        self.anchors.retain(|thread, _| thread.0 != pid);
+    }
+
+    /// The step of the schedule call or forward pass that a call of this thread has within it.
+    fn within(&self, thread: (u32, u32), entry: u64, end: u64) -> Option<StepRef> {
+        let anchor = self.anchors.get(&thread)?;
+        (entry <= anchor.entry_cycles && end >= anchor.return_cycles)
+            .then_some(anchor.step)
+            .flatten()
     }
 
     /// Whether none waits.
@@ -147,23 +239,46 @@ impl Aggregator {
         rows: &mut Rows,
     ) {
         if let Some(operation) = &seen.method.operation {
-            let step = match part {
-                Part::Schedule | Part::Execute => Step::Known(step),
-                _ => Step::Pending,
-            };
-            self.operations.held.push_back(Held {
-                pid: seen.call.pid,
-                tid: seen.call.tid,
-                ts_ns: seen.call.ts_ns,
+            let (call, thread) = (seen.call, (seen.call.pid, seen.call.tid));
+            let anchors = matches!(part, Part::Schedule | Part::Execute);
+            let span = Span {
+                entry: call.entry_cycles,
+                end: call.return_cycles,
                 start_ns: seen.start_ns(),
-                entry_cycles: seen.call.entry_cycles,
-                return_cycles: seen.call.return_cycles,
-                duration_ns: seen.duration_ns,
-                operation: operation.clone(),
-                step,
-            });
+                anchor: anchors.then_some(Begin(step)),
+            };
+            let (own, rest) = self
+                .operations
+                .cycles
+                .ended(thread, span, part == Part::Schedule);
+            let within = self.operations.within(thread, span.entry, span.end);
+            let step = match (anchors, within) {
+                (true, _) => Step::Known(step),
+                (false, Some(step)) => Step::Known(Some(step)),
+                (false, None) => Step::Pending,
+            };
+            if let Some(rest) = rest {
+                self.unattributed(call.pid, rest, rows);
+            }
+            let what = What::Operation(operation.clone(), self.clock.nanoseconds(own));
+            self.operations.hold(seen, what, step);
         }
         self.operations
             .release(0, &self.processes, &self.session, rows);
+    }
+
+    /// The row of what no operation of a cycle tells.
+    fn unattributed(&self, pid: u32, rest: Rest, rows: &mut Rows) {
+        let time = self.clock.nanoseconds(rest.cycles).map(Millis);
+        rows.put(CpuOperation {
+            timestamp_sec: self.stamp(rest.start_ns),
+            operation: UNATTRIBUTED.to_owned(),
+            duration_ms: time,
+            context: rest.step.map(context).unwrap_or_default(),
+            step: rest.step.map(|step| step.number),
+            pid,
+            rank: self.processes.rank(pid),
+            self_ms: time,
+        });
     }
 }

@@ -79,6 +79,7 @@ impl Aggregator {
         }
         let pipelined = state.steps.is_pipelined();
         self.state_rows(seen, step, split, &kv, rows);
+        self.encoder_evictions(seen, step, rows);
         self.finished(seen, step, kv.usage_pct, rows);
         for preempt in &inside {
             self.preempted(preempt, Some(KV_BLOCKS), Some((step, kv.usage_pct)), rows);

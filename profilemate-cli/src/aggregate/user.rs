@@ -78,6 +78,9 @@ fn json_value(value: &Value) -> Option<serde_json::Value> {
             });
             list(pairs.collect(), *total)
         }
+        Value::Tensor { items, total, .. } => {
+            list(items.iter().map(|&item| Json::from(item)).collect(), *total)
+        }
         Value::None => Json::Null,
         Value::Absent(_) => return None,
     })

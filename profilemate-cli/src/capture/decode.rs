@@ -6,7 +6,7 @@ use profilemate_common::driver::{DriverCalled, Function, KIND_DRIVER_CALLED};
 use profilemate_common::path;
 use profilemate_common::record::{
     self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, MethodCalled,
-    STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE,
+    STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE, TensorHead,
 };
 use serde::Serialize;
 
@@ -233,6 +233,7 @@ fn field(status: u8, value: u64, shape: Shape, blob: &[u8]) -> Option<Value> {
                 .collect();
             Value::Strs(texts?, head.total)
         }
+        Shape::Tensor => tensor(blob, at)?,
     })
 }
 
@@ -258,6 +259,26 @@ fn collection(blob: &[u8], at: usize, item: usize) -> Option<(CollectionHead, &[
     let items = blob.get(start..end)?;
     head.total = head.total.max(head.stored);
     Some((head, items))
+}
+
+/// A tensor's head and its numbers.
+fn tensor(blob: &[u8], at: usize) -> Option<Value> {
+    let start = at.checked_add(size_of::<TensorHead>())?;
+    let head: TensorHead = bytemuck::pod_read_unaligned(blob.get(at..start)?);
+    let width = match head.width {
+        4 | 8 => head.width as usize,
+        _ => return None,
+    };
+    let bytes = blob.get(start..start.checked_add((head.stored as usize).checked_mul(width)?)?)?;
+    let number = |item: &[u8]| match item.try_into() {
+        Ok(four) => i64::from(i32::from_ne_bytes(four)),
+        Err(_) => word(item) as i64,
+    };
+    Some(Value::Tensor {
+        items: bytes.chunks_exact(width).map(number).collect(),
+        total: head.total.max(head.stored),
+        columns: head.columns,
+    })
 }
 
 fn word(bytes: &[u8]) -> u64 {

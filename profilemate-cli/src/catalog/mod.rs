@@ -48,6 +48,9 @@ pub struct Method {
     /// Whether a table is `not_observable` without it (else `partial`).
     #[serde(default)]
     pub required: bool,
+    /// Whether it is bound in API servers too. Nothing else is.
+    #[serde(default)]
+    pub api_server: bool,
     /// Classes of objects along the paths: path prefix to `module:Class`.
     #[serde(default)]
     pub classes: BTreeMap<String, String>,

@@ -60,6 +60,7 @@ pub fn user_methods(methods: &[String], fields: &[String]) -> Result<Vec<Method>
                 versions: VersionReq::STAR,
                 events: Events::Return,
                 operation: None,
+                api_server: false,
                 tables: vec!["methods".to_owned()],
                 required: true,
                 classes: BTreeMap::new(),

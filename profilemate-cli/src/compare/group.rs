@@ -9,7 +9,7 @@ pub fn of(row: &AnyRow) -> String {
     match row {
         AnyRow::ForwardPass(row) => forward(row),
         AnyRow::CpuOperation(row) => row.operation.clone(),
-        AnyRow::EncoderCall(row) => row.component.clone(),
+        AnyRow::EncoderCall(row) => row.component.to_owned(),
         AnyRow::MethodCall(row) => row.method.clone(),
         AnyRow::BatchUse(row) => row.phase.unwrap_or_default().to_owned(),
         AnyRow::CudaGraphUse(row) => graph(row),

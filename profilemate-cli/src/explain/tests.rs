@@ -244,7 +244,7 @@ fn wait_pairs() -> Vec<Pair> {
     let encoders = |count| {
         each(count, |step| EncoderCall {
             timestamp_sec: at(step),
-            component: "encoder".into(),
+            component: "encoder",
             duration_ms: ms(3.0),
             step: Some(step),
             pid: 2,

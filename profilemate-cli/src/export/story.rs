@@ -271,7 +271,7 @@ impl Story<'_> {
         ]);
         self.call(
             row.pid,
-            &row.component,
+            row.component,
             at(row.timestamp_sec),
             row.duration_ms,
             arguments,

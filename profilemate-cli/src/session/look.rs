@@ -11,7 +11,7 @@ use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
 use crate::target::process::Seen;
 use crate::target::python::{
     Compiled, Compiler, Function, Interned, Interpreter, Layout, ProcessMemory, ResolveError,
-    Resolver, identify, validate,
+    Resolver, identify, tensors, validate,
 };
 use crate::target::role::{self, Role};
 
@@ -82,7 +82,7 @@ pub(super) fn look(
     found.plan.interpreter = Some(runtime.interpreter.path.clone());
     found.plan.vllm = resolver.package_version("vllm");
     for method in wanted {
-        let (plan, ready) = look_for(method, &resolver, &interned, stand_ins);
+        let (plan, ready) = look_for(method, runtime.memory, &resolver, &interned, stand_ins);
         match plan.state {
             MethodState::NotImported => found.missing.push(method.clone()),
             MethodState::Unbound(_) => found.absent.push(method.clone()),
@@ -94,8 +94,14 @@ pub(super) fn look(
     found
 }
 
+/// Whether a field path reads a tensor.
+fn reads_tensor(path: &str) -> bool {
+    path.ends_with(":tensor") || path.ends_with(":rows")
+}
+
 fn look_for(
     method: &Method,
+    memory: ProcessMemory,
     resolver: &Resolver<'_, ProcessMemory>,
     interned: &Interned<'_, '_, ProcessMemory>,
     stand_ins: Option<&[u64]>,
@@ -133,6 +139,9 @@ fn look_for(
         .package_version("vllm")
         .and_then(|text| catalog::release(&text));
     let mut compiler = Compiler::new(interned, &function);
+    if method.fields.iter().any(|field| reads_tensor(&field.path)) {
+        compiler = compiler.tensors(tensors(memory, resolver));
+    }
     for (prefix, class) in &method.classes {
         compiler = compiler.class_of(prefix, class);
     }
@@ -199,16 +208,17 @@ pub(super) enum Wish {
 pub(super) fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Option<&str>) -> Wish {
     let mut methods = Vec::new();
     match (role, vllm) {
-        (Role::ApiServer, _) => {}
+        (Role::ApiServer, None) => {}
         (_, None) if options.methods.is_empty() => {
             return Wish::Later("vLLM is not imported".to_owned());
         }
         (_, None) => {}
-        (_, Some(text)) => match version(catalog, options, text) {
+        (role, Some(text)) => match version(catalog, options, text) {
             Ok(version) => methods.extend(
                 catalog
                     .select(&version, |table| options.wanted.table(table))
                     .into_iter()
+                    .filter(|method| role != Role::ApiServer || method.api_server)
                     .cloned(),
             ),
             Err(trouble) if options.methods.is_empty() => return Wish::Never(trouble),

@@ -8,7 +8,7 @@ table! {
     "cpu_operations_timing" => CpuOperation {
         /// When the call began.
         timestamp_sec: Stamp [Moment],
-        /// Name of the operation in the catalogue.
+        /// Name of the operation in the catalogue, or `unattributed`: the time of a step that no operation tells.
         operation: String [Text],
         /// How long it took.
         duration_ms: Option<Millis> [Milliseconds],
@@ -20,5 +20,8 @@ table! {
         pid: u32 [Identity],
         /// Rank of the worker.
         rank: Option<u32> [Identity],
+        /// Of that, what no other row tells of: without the operations within this one. For each process and step
+        /// these add up to the time from its begin to the next one's, with the row `unattributed` for the rest.
+        self_ms: Option<Millis> [Milliseconds],
     }
 }

@@ -20,6 +20,7 @@ pub mod moe_load_imbalance;
 pub mod preemption_events;
 pub mod read;
 pub mod request_lifecycle;
+pub mod speculative_decoding;
 
 use cell::Cell;
 
@@ -239,6 +240,7 @@ tables! {
     request_lifecycle::RequestLifecycle,
     moe_expert_coselection::MoeExpertCoselection,
     moe_load_imbalance::MoeLoadImbalance,
+    speculative_decoding::SpeculativeStep,
     methods::MethodCall,
 }
 

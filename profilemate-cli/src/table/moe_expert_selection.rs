@@ -4,7 +4,7 @@ use super::cell::Real;
 use super::table;
 
 table! {
-    /// How often each expert was chosen.
+    /// How often each expert was chosen: one row an expert, at the session's end.
     "moe_expert_selection" => MoeExpertSelection {
         /// Layer.
         layer_idx: u64 [Identity],
@@ -14,11 +14,15 @@ table! {
         activation_count: u64 [Count],
         /// Part of the layer's choices.
         percentage: Option<Real> [Percent],
-        /// Calls that were looked at.
+        /// Calls of the layer whose choices were read.
         sampled_calls: Option<u64> [Count],
         /// Process.
         pid: u32 [Identity],
         /// Rank of the worker.
         rank: Option<u32> [Identity],
+        /// Calls of the layer.
+        calls: u64 [Count],
+        /// Part of the choices in the calls looked at that was read; 100 is all.
+        seen_pct: Option<Real> [Percent],
     }
 }

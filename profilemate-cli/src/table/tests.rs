@@ -29,7 +29,7 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "moe_expert_selection",
         "layer_idx, expert_id, activation_count, percentage",
-        "sampled_calls, pid, rank",
+        "sampled_calls, pid, rank, calls, seen_pct",
     ),
     (
         "moe_expert_timing",
@@ -44,7 +44,7 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "cpu_operations_timing",
         "timestamp_sec, operation, duration_ms, context",
-        "step, pid, rank",
+        "step, pid, rank, self_ms",
     ),
     (
         "batch_utilization",
@@ -74,12 +74,17 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "moe_expert_coselection",
         "layer_idx, expert_id_1, expert_id_2, coselection_count",
-        "",
+        "pid, rank",
     ),
     (
         "moe_load_imbalance",
         "layer_idx, timestamp_sec, std_dev, max_min_ratio",
-        "",
+        "choices, pid, rank",
+    ),
+    (
+        "speculative_decoding",
+        "timestamp_sec, step, num_drafts, draft_tokens, accepted_tokens, acceptance_pct",
+        "pid, engine",
     ),
     (
         "methods",

@@ -59,6 +59,15 @@ fn put(value: &V, total: Option<u32>, blob: &mut Vec<u8>) -> (u8, u64) {
             head(items.len(), blob);
             items.iter().for_each(|item| string(item, blob));
         }
+        V::Tensor(items, columns) => {
+            head(items.len(), blob);
+            blob.extend(4_u32.to_ne_bytes());
+            blob.extend(columns.to_ne_bytes());
+            items
+                .iter()
+                .for_each(|item| blob.extend(item.to_ne_bytes()));
+            blob.resize(blob.len().next_multiple_of(8), 0);
+        }
         V::Pairs(items) => {
             head(items.len(), blob);
             for (key, item) in items {

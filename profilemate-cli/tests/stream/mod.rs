@@ -58,6 +58,8 @@ pub(crate) enum V {
     Address(u64),
     Addresses(Vec<u64>),
     Pairs(Vec<(u64, i64)>),
+    /// 32-bit integers, and how many a row has.
+    Tensor(Vec<i32>, u32),
     None,
     /// Not read, with this status.
     Absent(u8),
@@ -103,6 +105,7 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
                 ("max_tokens", Int),
                 ("blocks", Int),
                 ("free_blocks", Int),
+                ("encoder_evictions", Int),
             ])
             .collect(),
         "scheduler.preempt" => vec![
@@ -114,7 +117,14 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
         "block_pool.allocate" | "block_pool.touch" => {
             vec![("block_ids", Ints), ("pool", Address)]
         }
-        "runner.execute_model" => batch.into_iter().chain([("dummy_run", Bool)]).collect(),
+        "runner.execute_model" => batch
+            .into_iter()
+            .chain([
+                ("dummy_run", Bool),
+                ("model_experts", Int),
+                ("multimodal", Bool),
+            ])
+            .collect(),
         "graph.dispatch" => descriptor
             .into_iter()
             .chain([
@@ -139,6 +149,24 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
             vec![("manager", Address), ("d_tokens", Int)]
         }
         "graph.capture_model" => vec![("profile_only", Bool)],
+        "moe.forward" => vec![
+            ("layer_name", Str),
+            ("num_experts", Int),
+            ("top_k", Int),
+            ("tokens", Int),
+        ],
+        "runner.model_forward" => vec![("multimodal", Bool)],
+        "encoder.execute" => vec![("items", Int), ("requests", Int)],
+        "encoder.cache_lookup" => vec![("request_id", Str), ("input_id", Int)],
+        "encoder.cross_attention" => vec![("tokens", Int)],
+        "scheduler.make_stats" => vec![
+            ("log_stats", Bool),
+            ("spec_none", Bool),
+            ("spec_drafts", Int),
+            ("spec_draft_tokens", Int),
+            ("spec_accepted_tokens", Int),
+        ],
+        "moe.route" => vec![("ids", Shape::Tensor)],
         "user.0" => vec![
             ("size", Int),
             ("name", Str),

@@ -101,6 +101,13 @@ pub const LEAF_KEY_INT: u8 = 7;
 /// Whether the object is `None`: 0 or 1. Never `STATUS_NONE`.
 pub const LEAF_IS_NONE: u8 = 8;
 
+/// `torch.Tensor` of one or two dimensions, contiguous, of 32 or 64 bit integers, in host memory: its numbers, into the
+/// blob, behind a [`crate::record::TensorHead`]. With [`CODE_LEAF`] only; `expected` is the address of the vtable of
+/// `c10::TensorImpl`, `offset` where in the object the pointer to it lies.
+pub const LEAF_TENSOR: u8 = 9;
+/// Length of the first dimension of a `torch.Tensor` of any kind, wherever its numbers are. As [`LEAF_TENSOR`].
+pub const LEAF_ROWS: u8 = 10;
+
 /// The element itself.
 pub const ELEMENT_SELF: u8 = 0;
 /// The element's instance attribute `key` (as [`CODE_ATTRIBUTE`], with `index`, `hint`, `offset`, `expected`).
@@ -110,6 +117,8 @@ pub const ELEMENT_LOAD: u8 = 2;
 
 /// Items of one collection, at most.
 pub const ITEMS: u32 = 1024;
+/// Bytes of one tensor that are read, at most: one less than half of the blob.
+pub const TENSOR_BYTES: u32 = crate::record::BLOB_SIZE as u32 / 2 - 1;
 /// Items of all collections of one event, at most.
 pub const ITEMS_TOTAL: u32 = 1536;
 

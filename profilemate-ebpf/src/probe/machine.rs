@@ -6,7 +6,7 @@ use bytemuck::Pod;
 use core::mem::{MaybeUninit, offset_of};
 use profilemate_common::memory::Memory;
 use profilemate_common::path::eval::{INITIAL_STATUS, Learned, Machine, REGISTERS, Register};
-use profilemate_common::path::{OPS, Op, Program};
+use profilemate_common::path::{OPS, Op, Program, TENSOR_BYTES};
 use profilemate_common::record::{BLOB_SIZE, FIELDS, Fields, MethodCalled, STRING_SIZE};
 
 /// Where one event's record is made.
@@ -40,6 +40,8 @@ const REGISTERS_AT: usize = offset_of!(Workplace, registers);
 const BLOB_AT: usize = offset_of!(Workplace, blob);
 const _: () = assert!(FIELDS_AT == RECORD_AT + size_of::<MethodCalled>());
 const _: () = assert!(BLOB_AT == FIELDS_AT + size_of::<Fields>());
+/// Lengths are masked with it.
+const _: () = assert!((TENSOR_BYTES + 1).is_power_of_two());
 /// Field numbers are masked with this rather than compared: 24 to 31 never occur, and would lie within the blob.
 const FIELD_MASK: u64 = 31;
 const _: () = assert!(FIELDS <= FIELD_MASK as usize + 1);
@@ -184,6 +186,21 @@ impl Machine for KernelMachine {
         let result = unsafe {
             generated::bpf_probe_read_user(
                 self.place.add(BLOB_AT + at + 1).cast(),
+                length,
+                from as *const _,
+            )
+        };
+        result == 0
+    }
+
+    #[inline(always)]
+    fn copy_much_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
+        let at = offset as usize & (BLOB_SIZE / 2 - 8);
+        let length = length as u32 & TENSOR_BYTES;
+        // SAFETY: less than half of the blob's bytes, from a place in its first half, so within the blob.
+        let result = unsafe {
+            generated::bpf_probe_read_user(
+                self.place.add(BLOB_AT + at).cast(),
                 length,
                 from as *const _,
             )

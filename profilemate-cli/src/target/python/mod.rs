@@ -17,6 +17,7 @@ pub mod object;
 pub mod path;
 pub mod resolve;
 pub mod symbols;
+pub mod tensor;
 pub mod traceback;
 
 mod elf;
@@ -31,3 +32,4 @@ pub use memory::{ProcessMemory, ReadBytes, Snapshot};
 pub use path::{CompileError, Compiled, Compiler, ProgramError, assemble};
 pub use resolve::{ResolveError, Resolver};
 pub use symbols::Symbols;
+pub use tensor::{TensorError, Tensors, tensors};

@@ -2,7 +2,7 @@
 
 use super::{Call, INITIAL_STATUS, Learned, Machine, PARTS, REGISTERS, Register, run, start};
 use crate::memory::Memory;
-use crate::path::{OPS, Op, Program};
+use crate::path::{OPS, Op, Program, TENSOR_BYTES};
 use crate::python::KernelLayout;
 use crate::record::{BLOB_SIZE, FIELDS, Fields, STRING_SIZE};
 use bytemuck::Pod;
@@ -107,6 +107,19 @@ impl<M: Memory> Machine for LocalMachine<M> {
     fn copy_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
         let at = (offset as usize & (BLOB_SIZE - 8)) + 1;
         for index in 0..length.min(STRING_SIZE as u64 - 1) {
+            let Some(byte) = self.memory.read::<u8>(from.wrapping_add(index)) else {
+                return false;
+            };
+            if let Some(place) = self.blob.get_mut(at + index as usize) {
+                *place = byte;
+            }
+        }
+        true
+    }
+
+    fn copy_much_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool {
+        let at = offset as usize & (BLOB_SIZE / 2 - 8);
+        for index in 0..length.min(u64::from(TENSOR_BYTES)) {
             let Some(byte) = self.memory.read::<u8>(from.wrapping_add(index)) else {
                 return false;
             };

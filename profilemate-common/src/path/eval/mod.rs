@@ -17,6 +17,7 @@ mod learned;
 mod local;
 mod register;
 mod sequence;
+mod tensor;
 
 pub use learned::Learned;
 pub use local::LocalMachine;
@@ -26,7 +27,8 @@ use crate::memory::Memory;
 use crate::path::{
     CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_KEPT,
     CODE_LEAF, CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL,
-    LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_STR, OPS, Op, Program,
+    LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_ROWS, LEAF_STR, LEAF_TENSOR,
+    OPS, Op, Program,
 };
 use crate::python::{FLAG_LIST, FLAG_TUPLE, KernelLayout};
 use crate::record::{
@@ -77,6 +79,9 @@ pub trait Machine: Memory {
     fn set_blob(&mut self, offset: u64, word: u64);
     /// Copies `length` (at most 63) bytes of foreign memory to the blob at `offset + 1`; false if not readable.
     fn copy_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool;
+    /// Copies `length` (at most [`TENSOR_BYTES`](crate::path::TENSOR_BYTES)) bytes of foreign memory to the blob at
+    /// `offset`, which lies in its first half; false if not readable.
+    fn copy_much_to_blob(&mut self, offset: u64, length: u64, from: u64) -> bool;
 }
 
 // Stages: what the next step does. An operation's stage is its code; the leaves and inner stages have their own.
@@ -97,7 +102,7 @@ const UNKNOWN: u64 = 15;
 /// Stage of leaf 0; the others follow.
 const LEAF: u64 = 16;
 /// Take the object kept: the stage of [`CODE_KEPT`], behind the leaves.
-const KEPT: u64 = LEAF + LEAF_IS_NONE as u64 + 1;
+const KEPT: u64 = LEAF + LEAF_ROWS as u64 + 1;
 
 /// Prepares a run.
 #[inline(always)]
@@ -225,6 +230,7 @@ fn handle<M: Machine>(
         BASE => leaf::base(machine, op, layout, object),
         LEAF_STAGE_ADDRESS => Next::Value(object),
         LEAF_STAGE_IS_NONE => Next::Value(u64::from(object == layout.none)),
+        LEAF_STAGE_TENSOR | LEAF_STAGE_ROWS => tensor::tensor(machine, op, layout, object),
         LEAF_STAGE_INT..=LEAF_STAGE_BYTES if object == layout.none => leaf::none(machine),
         LEAF_STAGE_INT => leaf::int(machine, layout, object),
         LEAF_STAGE_BOOL => leaf::bool(layout, object),
@@ -239,7 +245,7 @@ fn handle<M: Machine>(
 /// The stage that reads the leaf `leaf`.
 #[inline(always)]
 fn leaf_stage(leaf: u8) -> u64 {
-    if leaf > LEAF_IS_NONE {
+    if leaf > LEAF_ROWS {
         UNKNOWN
     } else {
         LEAF + u64::from(leaf)
@@ -333,6 +339,8 @@ const LEAF_STAGE_LEN: u64 = LEAF + LEAF_LEN as u64;
 const LEAF_STAGE_STR: u64 = LEAF + LEAF_STR as u64;
 const LEAF_STAGE_BYTES: u64 = LEAF + LEAF_BYTES as u64;
 const LEAF_STAGE_IS_NONE: u64 = LEAF + LEAF_IS_NONE as u64;
+const LEAF_STAGE_TENSOR: u64 = LEAF + LEAF_TENSOR as u64;
+const LEAF_STAGE_ROWS: u64 = LEAF + LEAF_ROWS as u64;
 
 /// The stage that begins `op`.
 #[inline(always)]

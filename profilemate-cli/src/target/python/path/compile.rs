@@ -7,7 +7,7 @@ use profilemate_common::path::{
     CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF,
     CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, ELEMENT_ATTRIBUTE, ELEMENT_LOAD,
     ELEMENT_SELF, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE,
-    LEAF_KEY_INT, LEAF_LEN, LEAF_STR, NO_INDEX, Op,
+    LEAF_KEY_INT, LEAF_LEN, LEAF_ROWS, LEAF_STR, LEAF_TENSOR, NO_INDEX, Op,
 };
 
 use super::error::CompileError;
@@ -18,6 +18,7 @@ use crate::target::python::function::{Binding, Function};
 use crate::target::python::interned::Interned;
 use crate::target::python::layout::CELL_VALUE;
 use crate::target::python::memory::ReadBytes;
+use crate::target::python::tensor::{TensorError, Tensors};
 
 /// A compiled path: one field of a program.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,7 @@ pub struct Compiler<'i, 'r, 'm, M> {
     pub(super) interned: &'i Interned<'r, 'm, M>,
     function: &'i Function,
     classes: HashMap<String, String>,
+    tensors: Option<Result<Tensors, TensorError>>,
 }
 
 /// Where a compilation stands: the operations so far, the path so far, and the class there, if it is known.
@@ -60,7 +62,15 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
             interned,
             function,
             classes: HashMap::new(),
+            tensors: None,
         }
+    }
+
+    /// Says how tensors are read in this process, or why they are not.
+    #[must_use]
+    pub fn tensors(mut self, tensors: Result<Tensors, TensorError>) -> Self {
+        self.tensors = Some(tensors);
+        self
     }
 
     /// Says that the objects at `prefix`, a path without kind such as `ret.blocks[list:0]` or `blocks[*]`, are instances
@@ -88,7 +98,8 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         }
         let last = self.leaf(&mut way, path)?;
         way.ops.push(last);
-        let needs_blob = path.kind.is_collection() || matches!(path.kind, Kind::Str | Kind::Bytes);
+        let needs_blob = path.kind.is_collection()
+            || matches!(path.kind, Kind::Str | Kind::Bytes | Kind::Tensor);
         Ok(Compiled {
             ops: way.ops,
             shape: path.kind.shape(),
@@ -309,6 +320,20 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         Ok(())
     }
 
+    fn tensor(&self, leaf: u8) -> Result<Op, CompileError> {
+        let tensors = match &self.tensors {
+            Some(Ok(tensors)) => tensors,
+            Some(Err(error)) => return Err(CompileError::Tensor(error.clone())),
+            None => return Err(CompileError::Tensor(TensorError::NoTorch)),
+        };
+        Ok(Op {
+            leaf,
+            offset: tensors.pointer,
+            expected: tensors.vtable,
+            ..op(CODE_LEAF)
+        })
+    }
+
     fn leaf(&self, way: &mut Way, path: &Path) -> Result<Op, CompileError> {
         let leaf = match path.kind {
             Kind::Int | Kind::Ints => LEAF_INT,
@@ -320,6 +345,8 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
             Kind::Len => LEAF_LEN,
             Kind::Address | Kind::Addresses => LEAF_ADDRESS,
             Kind::Items => LEAF_KEY_INT,
+            Kind::Tensor => return self.tensor(LEAF_TENSOR),
+            Kind::Rows => return self.tensor(LEAF_ROWS),
         };
         let Some(element) = &path.element else {
             return Ok(Op {

@@ -2,6 +2,7 @@
 
 use super::parse::ParseError;
 use crate::target::python::resolve::ResolveError;
+use crate::target::python::tensor::TensorError;
 
 /// Why a path was not compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +20,9 @@ pub enum CompileError {
         /// What there is.
         known: String,
     },
+    /// Tensors are not read in this process.
+    #[error("tensors are not read: {0}")]
+    Tensor(#[from] TensorError),
     /// It has no instance.
     #[error("{method} is no method of an instance, so there is no self")]
     NoSelf {

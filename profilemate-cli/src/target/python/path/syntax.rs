@@ -97,6 +97,10 @@ kinds! {
     Addresses = "addrs", Addresses;
     /// Pairs of key identity and integer.
     Items = "items", Pairs;
+    /// Integers of a tensor in host memory.
+    Tensor = "tensor", Tensor;
+    /// Length of a tensor's first dimension.
+    Rows = "rows", Int;
 }
 
 impl Kind {

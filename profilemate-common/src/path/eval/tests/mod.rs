@@ -22,6 +22,7 @@ use std::vec::Vec;
 
 mod learned;
 mod noise;
+mod tensor;
 
 /// Memory of which only some words are readable.
 #[derive(Clone, Default)]

@@ -5,7 +5,7 @@ use super::{layout, program};
 use crate::memory::Memory;
 use crate::path::{NO_INDEX, OPS, Op};
 use crate::python::KernelLayout;
-use crate::record::{BLOB_SIZE, FIELDS, STATUS_OUT_OF_RANGE, STATUS_TRUNCATED};
+use crate::record::{BLOB_SIZE, FIELDS, STATUS_ELSEWHERE, STATUS_TRUNCATED};
 use bytemuck::Pod;
 use proptest::prelude::*;
 use std::boxed::Box;
@@ -31,7 +31,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     let index = prop_oneof![Just(NO_INDEX), 0..40_u32];
     (
         1..13_u8,
-        0..10_u8,
+        0..12_u8,
         0..4_u8,
         index.clone(),
         index,
@@ -61,7 +61,7 @@ proptest! {
         let used = machine.run(&call, &program(&ops, FIELDS as u32), &layout);
         prop_assert!(used <= BLOB_SIZE);
         for (status, value) in machine.fields.status.iter().zip(machine.fields.values) {
-            prop_assert!(*status <= STATUS_OUT_OF_RANGE);
+            prop_assert!(*status <= STATUS_ELSEWHERE);
             if *status == STATUS_TRUNCATED {
                 let at = value as usize;
                 let stored = u32::from_ne_bytes(machine.blob[at..at + 4].try_into().unwrap()) as usize;

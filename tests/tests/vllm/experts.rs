@@ -1,0 +1,78 @@
+//! Which experts were chosen, against the results of the routers recorded inside the process.
+
+use std::collections::BTreeMap;
+
+use profilemate_tests::vllm::Run;
+use profilemate_tests::{Row, Session};
+
+/// How often each expert of each layer was chosen, and each pair of experts.
+type Experts = (BTreeMap<(u64, u64), u64>, BTreeMap<(u64, u64, u64), u64>);
+
+/// What the routers gave, as the reference saw it inside the process.
+fn routed(run: &Run) -> Experts {
+    let (mut chosen, mut pairs) = Experts::default();
+    for (_, event) in run.events("route") {
+        let name = event["layer"].as_str().unwrap();
+        let layer = name.split('.').find_map(|part| part.parse().ok()).unwrap();
+        for token in event["ids"].as_array().unwrap() {
+            let ids: Vec<u64> = serde_json::from_value(token.clone()).unwrap();
+            for (index, &one) in ids.iter().enumerate() {
+                *chosen.entry((layer, one)).or_default() += 1;
+                for &other in &ids[index + 1..] {
+                    let pair = (layer, one.min(other), one.max(other));
+                    *pairs.entry(pair).or_default() += 1;
+                }
+            }
+        }
+    }
+    (chosen, pairs)
+}
+
+/// Experts and pairs of experts equal the reference's, and the layers' calls have their tokens.
+pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
+    let integer = |row: &Row, column: &str| row[column].parse::<u64>().unwrap();
+    let (chosen, pairs) = routed(run);
+    let seen: BTreeMap<_, _> = session
+        .rows("moe_expert_selection")
+        .iter()
+        .map(|row| {
+            assert_eq!(row["seen_pct"], "100.0000", "{row:?}");
+            assert_eq!(row["sampled_calls"], row["calls"], "{row:?}");
+            let key = (integer(row, "layer_idx"), integer(row, "expert_id"));
+            (key, integer(row, "activation_count"))
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    assert!(!seen.is_empty(), "routers were seen");
+    assert_eq!(seen, chosen);
+    let seen: BTreeMap<_, _> = session
+        .rows("moe_expert_coselection")
+        .iter()
+        .map(|row| {
+            let (one, other) = (integer(row, "expert_id_1"), integer(row, "expert_id_2"));
+            let key = (integer(row, "layer_idx"), one, other);
+            (key, integer(row, "coselection_count"))
+        })
+        .collect();
+    assert_eq!(seen, pairs);
+    let calls = session.rows("moe_expert_timing");
+    let tokens: u64 = calls.iter().map(|row| integer(row, "num_tokens")).sum();
+    assert_eq!(
+        2 * tokens,
+        chosen.values().sum::<u64>(),
+        "two experts a token"
+    );
+    for row in &calls {
+        assert_eq!(
+            (&*row["num_experts"], &*row["top_k"]),
+            ("8", "2"),
+            "{row:?}"
+        );
+    }
+    let choices: u64 = session
+        .rows("moe_load_imbalance")
+        .iter()
+        .map(|row| integer(row, "choices"))
+        .sum();
+    assert_eq!(choices, chosen.values().sum::<u64>());
+}
