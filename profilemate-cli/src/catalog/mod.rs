@@ -1,5 +1,6 @@
 //! The catalogue: which Python methods are probed in which vLLM version, and what is read at their calls. Data only.
 
+pub mod check;
 mod user;
 
 use std::collections::BTreeMap;

@@ -38,6 +38,8 @@ pub enum Command {
     Detach(Detach),
     /// Make a session's tables again from its `events.pmrec`.
     Replay(Replay),
+    /// What is probed in which vLLM, and whether that fits a vLLM's sources.
+    Catalog(super::catalog::Options),
 }
 
 /// Options of `trace`.

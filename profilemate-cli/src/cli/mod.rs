@@ -1,6 +1,7 @@
 //! The command line: parse, do, and tell how it ended.
 
 pub mod args;
+pub mod catalog;
 pub mod exit;
 mod find;
 mod print;
@@ -36,6 +37,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
+        Some(Command::Catalog(options)) => catalog::run(options),
         None => Err(Failure::new(
             Exit::Usage,
             anyhow::anyhow!("say what to do: trace, demo, detach or replay"),
