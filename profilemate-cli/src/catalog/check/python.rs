@@ -371,12 +371,11 @@ fn function(node: Node<'_>, decorators: Vec<String>, source: &str) -> Function {
             .child_by_field_name("type")
             .map(|node| Expression::of(node, source));
         let name = match parameter.kind() {
-            "identifier" => Some(parameter),
+            "identifier" | "list_splat_pattern" => Some(parameter),
             "default_parameter" | "typed_default_parameter" => {
                 parameter.child_by_field_name("name")
             }
             "typed_parameter" => parameter.named_child(0),
-            "list_splat_pattern" => Some(parameter),
             "keyword_separator" => {
                 by_keyword_only = true;
                 None

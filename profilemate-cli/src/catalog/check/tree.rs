@@ -249,7 +249,7 @@ fn read_plain(path: &Path) -> Text {
 fn read_packed<R: Read + Seek>(archive: &mut ZipArchive<R>, name: &str) -> Text {
     match archive.by_name(name) {
         Ok(file) => bounded(file),
-        Err(zip::result::ZipError::FileNotFound { .. }) => Text::Absent,
+        Err(zip::result::ZipError::FileNotFound) => Text::Absent,
         Err(_) => Text::Unusable("it cannot be unpacked"),
     }
 }

@@ -84,104 +84,91 @@ impl Follower<'_, '_, '_> {
     }
 
     fn root(&self, root: &Root) -> At {
-        let at = |prefix: &str, of: Type, told: Told| At {
-            prefix: prefix.to_owned(),
-            of: self.given(prefix, of),
-            told,
-        };
-        match root {
-            Root::SelfArgument => {
-                let is_static = self.function.is_decorated(&["staticmethod", "classmethod"]);
-                match &self.class {
-                    Some(class) if !is_static => {
-                        at("self", Type::Class(class.clone()), Told::found())
-                    }
-                    _ => at(
-                        "self",
-                        Type::Unknown,
-                        Told::absent("it is no method of an instance, so there is no `self`"),
-                    ),
-                }
-            }
+        let (prefix, of, told) = match root {
+            Root::SelfArgument => self.instance(),
             Root::Result => {
                 let returns = self.function.returns.as_ref();
                 let of = returns.map_or(Type::Unknown, |returns| {
                     self.types.annotated(&self.defined_in, returns)
                 });
-                at("ret", of, Told::found())
+                ("ret".to_owned(), of, Told::found())
             }
-            Root::Argument(name) => {
-                let there = self.function.parameters.iter().any(|(own, _)| own == name);
-                let told = if there {
-                    Told::found()
-                } else {
-                    let all: Vec<&str> = self
-                        .function
-                        .parameters
-                        .iter()
-                        .map(|(name, _)| name.as_str())
-                        .collect();
-                    Told::absent(format!(
-                        "it has no argument `{name}`, only {}",
-                        all.join(", ")
-                    ))
-                };
-                at(
-                    name,
-                    self.types.parameter(&self.defined_in, self.function, name),
-                    told,
-                )
-            }
-            Root::Position(index) => {
-                let prefix = format!("arg.{index}");
-                let parameter = self
-                    .function
-                    .parameters
-                    .get(*index as usize)
-                    .filter(|_| (*index as usize) < self.function.positional);
-                match parameter {
-                    Some((name, _)) => at(
-                        &prefix,
-                        self.types.parameter(&self.defined_in, self.function, name),
-                        Told::found(),
-                    ),
-                    None if self.function.varargs => at(
-                        &prefix,
-                        Type::Unknown,
-                        Told::unclear(format!("argument {index} may be one of `*args`")),
-                    ),
-                    None => at(
-                        &prefix,
-                        Type::Unknown,
-                        Told::absent(format!("it has no argument {index}")),
-                    ),
-                }
-            }
+            Root::Argument(name) => self.argument(name),
+            Root::Position(index) => self.position(*index),
             Root::Global(module, name) => {
-                let module = module.as_deref().unwrap_or(&self.module);
-                let prefix = format!("{module}::{name}");
-                let (of, told) = match self.names().find(module, name) {
-                    Item::Value(module, value) => {
-                        (self.types.annotated(&module, &value), Told::found())
-                    }
-                    Item::Class(_) | Item::Function(..) | Item::Module(_) => {
-                        (Type::Unknown, Told::found())
-                    }
-                    Item::Outside(what) => (
-                        Type::Unknown,
-                        Told::unclear(format!("`{what}` is not in the sources")),
-                    ),
-                    Item::Absent(why) => (Type::Unknown, Told::absent(why)),
-                    Item::Unclear(why) => (Type::Unknown, Told::unclear(why)),
-                };
-                at(&prefix, of, told)
+                self.global(module.as_deref().unwrap_or(&self.module), name)
             }
-            Root::Closure(name) => at(
-                &format!("closure.{name}"),
-                Type::Unknown,
-                Told::unclear("variables of enclosing functions are not looked for"),
-            ),
-        }
+            Root::Closure(name) => {
+                let told = Told::unclear("variables of enclosing functions are not looked for");
+                (format!("closure.{name}"), Type::Unknown, told)
+            }
+        };
+        let of = self.given(&prefix, of);
+        At { prefix, of, told }
+    }
+
+    fn instance(&self) -> (String, Type, Told) {
+        let is_bare = self.function.is_decorated(&["staticmethod", "classmethod"]);
+        let (of, told) = match &self.class {
+            Some(class) if !is_bare => (Type::Class(class.clone()), Told::found()),
+            _ => {
+                let why = "it is no method of an instance, so there is no `self`";
+                (Type::Unknown, Told::absent(why))
+            }
+        };
+        ("self".to_owned(), of, told)
+    }
+
+    fn argument(&self, name: &str) -> (String, Type, Told) {
+        let parameters = &self.function.parameters;
+        let told = if parameters.iter().any(|(own, _)| own == name) {
+            Told::found()
+        } else {
+            let all: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+            Told::absent(format!(
+                "it has no argument `{name}`, only {}",
+                all.join(", ")
+            ))
+        };
+        let of = self.types.parameter(&self.defined_in, self.function, name);
+        (name.to_owned(), of, told)
+    }
+
+    fn position(&self, index: u32) -> (String, Type, Told) {
+        let parameter = self
+            .function
+            .parameters
+            .get(index as usize)
+            .filter(|_| (index as usize) < self.function.positional);
+        let (of, told) = match parameter {
+            Some((name, _)) => {
+                let of = self.types.parameter(&self.defined_in, self.function, name);
+                (of, Told::found())
+            }
+            None if self.function.varargs => {
+                let why = format!("argument {index} may be one of `*args`");
+                (Type::Unknown, Told::unclear(why))
+            }
+            None => {
+                let why = format!("it has no argument {index}");
+                (Type::Unknown, Told::absent(why))
+            }
+        };
+        (format!("arg.{index}"), of, told)
+    }
+
+    fn global(&self, module: &str, name: &str) -> (String, Type, Told) {
+        let (of, told) = match self.names().find(module, name) {
+            Item::Value(module, value) => (self.types.annotated(&module, &value), Told::found()),
+            Item::Class(_) | Item::Function(..) | Item::Module(_) => (Type::Unknown, Told::found()),
+            Item::Outside(what) => {
+                let why = format!("`{what}` is not in the sources");
+                (Type::Unknown, Told::unclear(why))
+            }
+            Item::Absent(why) => (Type::Unknown, Told::absent(why)),
+            Item::Unclear(why) => (Type::Unknown, Told::unclear(why)),
+        };
+        (format!("{module}::{name}"), of, told)
     }
 
     fn step(&self, at: &mut At, step: &Step) {
@@ -318,7 +305,7 @@ impl Follower<'_, '_, '_> {
                     ));
                 }
                 Some(Member::Value { annotation, valued }) => {
-                    let record = self.is_record(&order.names, &order.classes);
+                    let record = is_record(&order.names, &order.classes);
                     if annotation.is_some() && (record || !valued) {
                         return Told::found();
                     }
@@ -350,12 +337,12 @@ impl Follower<'_, '_, '_> {
             None => Told::absent(format!("{what} has no attribute `{name}`")),
         }
     }
+}
 
-    fn is_record(&self, bases: &[String], classes: &[ClassAt]) -> bool {
-        let last = |name: &str| RECORDS.contains(&name.rsplit('.').next().unwrap_or_default());
-        let decorated = classes.iter().flat_map(|class| &class.class.decorators);
-        decorated.chain(bases).any(|name| last(name))
-    }
+fn is_record(bases: &[String], classes: &[ClassAt]) -> bool {
+    let last = |name: &str| RECORDS.contains(&name.rsplit('.').next().unwrap_or_default());
+    let decorated = classes.iter().flat_map(|class| &class.class.decorators);
+    decorated.chain(bases).any(|name| last(name))
 }
 
 fn is_named_tuple(bases: &[String]) -> bool {
