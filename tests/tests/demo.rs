@@ -4,15 +4,13 @@
     reason = "a test says by panicking what is not as it should be"
 )]
 
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use profilemate_tests::demo::{self, Demo};
+use profilemate_tests::demo::{self, Demo, assert_steps_are_a_run_of};
 use profilemate_tests::{
     Guard, Session, assert_ledger_exact, assert_marks_exact, binary, count_from, root, wait_for,
 };
-use serde_json::Value;
 
 /// How long a tracer may take to end. The kernel takes its time to remove a probe where the processors are busy.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -25,68 +23,6 @@ fn tracer(pid: u32, output: &std::path::Path, more: &[&str]) -> Guard {
             .args(more)
             .stdout(Stdio::null()),
     )
-}
-
-/// Steps of the truth by engine pid.
-fn schedules(truth: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
-    let mut by_pid: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
-    for event in truth.iter().filter(|event| event["e"] == "schedule") {
-        by_pid
-            .entry(event["pid"].as_u64().expect("pid"))
-            .or_default()
-            .push(event);
-    }
-    by_pid
-}
-
-/// The session's steps are a run of the truth's, without a gap, each equal.
-fn assert_steps_are_a_run_of(session: &Session, truth: &[Value]) -> usize {
-    let rows = session.rows("batch_utilization");
-    let mut compared = 0;
-    for (pid, steps) in schedules(truth) {
-        let rows: Vec<_> = rows
-            .iter()
-            .filter(|row| row["pid"] == pid.to_string())
-            .collect();
-        if rows.is_empty() {
-            continue;
-        }
-        let of = |event: &Value| {
-            [
-                "total_num_scheduled_tokens",
-                "n_sched_reqs",
-                "running",
-                "waiting",
-            ]
-            .map(|name| event[name].as_u64().unwrap())
-        };
-        let seen: Vec<[u64; 4]> = rows
-            .iter()
-            .map(|row| {
-                [
-                    "num_tokens",
-                    "num_seqs",
-                    "running_queue_len",
-                    "waiting_queue_len",
-                ]
-                .map(|name| {
-                    row[name]
-                        .parse()
-                        .unwrap_or_else(|_| panic!("{name} in {row:?}"))
-                })
-            })
-            .collect();
-        let truth: Vec<[u64; 4]> = steps.iter().map(|event| of(event)).collect();
-        let at = truth.windows(seen.len()).position(|window| window == seen);
-        assert!(
-            at.is_some(),
-            "the {} rows of engine {pid} are no run of its {} steps",
-            seen.len(),
-            truth.len()
-        );
-        compared += seen.len();
-    }
-    compared
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub enum Command {
     Replay(Replay),
     /// What is probed in which vLLM, and whether that fits a vLLM's sources.
     Catalog(super::catalog::Options),
+    /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
+    Helper(super::helper::Helper),
 }
 
 /// Options of `trace`.
@@ -149,8 +151,8 @@ pub enum Touch {
     /// runs on CPython 3.11 loads the Python helper.
     #[default]
     Probes,
-    /// No thread is stopped and no pointer is redirected from outside: a command started with `--` loads the Python
-    /// helper on every supported CPython, and its methods pass the marker page from their import on.
+    /// No thread is stopped and no pointer is redirected from outside: methods are bound by the Python helper that
+    /// waits in the process (`profilemate helper install`), or that a command started with `--` loads.
     Helper,
 }
 

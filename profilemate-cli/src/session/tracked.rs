@@ -13,6 +13,7 @@ use crate::event::{self, Note};
 use crate::plan::ProcessPlan;
 use crate::target::process::Seen;
 use crate::target::role::{self, Role};
+use crate::touch::Serving;
 
 /// A process younger than this is looked at with every poll; an older one every second.
 const YOUNG: Duration = Duration::from_mins(2);
@@ -36,6 +37,8 @@ pub(super) struct Tracked {
     pub(super) runtime: Option<Rc<Runtime>>,
     pub(super) scheduler_since: Option<Instant>,
     pub(super) attachment: Option<Attachment>,
+    /// The helper inside that binds methods for us.
+    pub(super) serving: Option<Serving>,
     pub(super) missing: Vec<Method>,
     pub(super) plan: ProcessPlan,
     pub(super) trouble: Option<Trouble>,
@@ -54,6 +57,7 @@ impl Tracked {
             runtime: None,
             scheduler_since: None,
             attachment: None,
+            serving: None,
             missing: Vec::new(),
             plan: look::bare_plan(seen),
             trouble: None,

@@ -15,11 +15,12 @@ use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::event::{Ledger, Note};
+use crate::helper;
 use crate::plan::{ProcessPlan, Technique};
 use crate::sys::clock;
 use crate::target::process::{self, Seen};
 use crate::target::role::{self, Role};
-use crate::touch::MarkerPage;
+use crate::touch::{MarkerPage, Resident};
 
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -199,6 +200,7 @@ impl Tracker {
             tracked.runtime = None;
             tracked.trouble = None;
             tracked.attachment = None;
+            tracked.serving = None;
             tracked.since = now;
             tracked.grown &= tracked.fresh;
             tracked.fresh = true;
@@ -310,7 +312,8 @@ impl Tracker {
         let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
         };
-        let stand_ins = attachment::stand_ins(pid);
+        let serves = self.ask_helper(tracked, &runtime, &wanted)?;
+        let stand_ins = attachment::stand_ins(pid).filter(|_| serves != Some(false));
         let version = look::version(&self.catalog, &self.options, &runtime);
         let found = look::look(
             &tracked.seen,
@@ -327,7 +330,8 @@ impl Tracker {
         if found.ready.is_empty() && first {
             return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
-        tracked.plan.technique = look::technique(&runtime, &self.options, stand_ins.is_some());
+        let helped = stand_ins.is_some() || serves == Some(true);
+        tracked.plan.technique = look::technique(&runtime, &self.options, helped);
         self.allowed(tracked)?;
         if first {
             self.begin(tracked)?;
@@ -338,6 +342,33 @@ impl Tracker {
             self.tell_doubt(tracked);
         }
         Ok(())
+    }
+
+    /// Has the helper that is resident in a process, if there is one, bind what it is needed for. Gives whether it
+    /// serves us; `None`: there is none.
+    fn ask_helper(
+        &self,
+        tracked: &mut Tracked,
+        runtime: &Runtime,
+        wanted: &[Method],
+    ) -> Result<Option<bool>, Trouble> {
+        if tracked.serving.is_some() {
+            return Ok(Some(true));
+        }
+        let pid = tracked.seen.pid;
+        let Ok(Some(resident)) = Resident::find(pid) else {
+            return Ok(None);
+        };
+        let needed = match self.options.touch {
+            Touch::None => false,
+            Touch::Probes => !runtime.layout.honours_vectorcall(),
+            Touch::Helper => true,
+        };
+        if needed && self.kernel.is_some() {
+            tracked.serving = Some(helper::bind(resident, wanted)?);
+            log::info!("process {pid}: the helper inside has bound the methods");
+        }
+        Ok(Some(needed))
     }
 
     /// Methods to look for in a process; `None` if there is nothing new to look for.
@@ -494,8 +525,13 @@ impl Tracker {
         attach::detach_all(std::mem::take(&mut self.links));
         self.report();
         // Dropping the pages gives their locks back.
-        for tracked in self.processes.values_mut() {
+        for (pid, tracked) in &mut self.processes {
             tracked.attachment = None;
+            if let Some(serving) = tracked.serving.take()
+                && !serving.release()
+            {
+                log::info!("process {pid}: its helper has yet to put the methods back");
+            }
         }
         troubles
     }
