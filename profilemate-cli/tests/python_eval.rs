@@ -35,6 +35,7 @@ fn evaluate(target: &Target, path: &str, classes: &[(&str, &str)]) -> (u8, u64, 
         kwnames: target.fact(&["keywords"]),
         result: target.fact(&["result"]),
         phase: PHASE_RETURN,
+        process: target.interpreter.pid,
     };
     let mut machine = Box::new(LocalMachine::new(target.memory));
     machine.run(&call, &program, &target.layout.kernel);

@@ -53,8 +53,6 @@ pub struct KernelLayout {
     pub type_cached_keys: u32,
     /// Offset of the cached hash in a `str` (`PyASCIIObject.hash`).
     pub str_hash: u32,
-    /// Room for later versions.
-    pub reserved: [u32; 2],
     /// Address of `None`.
     pub none: u64,
     /// Address of `True`.
@@ -75,6 +73,12 @@ pub struct KernelLayout {
     pub type_frozenset: u64,
     /// Address of `collections.deque`; 0 if the process has not imported it.
     pub type_deque: u64,
+    /// Address of `PyList_Type`.
+    pub type_list: u64,
+    /// Address of `PyTuple_Type`.
+    pub type_tuple: u64,
+    /// Address of `PyDict_Type`.
+    pub type_dict: u64,
 }
 
 /// `PyObject.ob_type`, in every supported build (a free-threaded one differs and is refused).
@@ -110,6 +114,8 @@ pub const TYPE_FLAGS: u64 = 168;
 pub const TYPE_BASE: u64 = 256;
 /// `PyTypeObject.tp_dictoffset`.
 pub const TYPE_DICTOFFSET: u64 = 288;
+/// `PyTypeObject.tp_version_tag`, 32 bits: a number that no other type of the interpreter has or will have; 0 for none.
+pub const TYPE_VERSION: u64 = 384;
 /// `Py_TPFLAGS_INLINE_VALUES` (3.13+).
 pub const FLAG_INLINE_VALUES: u64 = 1 << 2;
 /// `Py_TPFLAGS_MANAGED_DICT` (3.11+).

@@ -15,8 +15,15 @@ pub const METHOD_CALLED: &str = "method_called";
 
 /// The program that reads an event's fields; never attached itself.
 pub const FIELDS_READ: &str = "fields_read";
+/// The uprobe program for CUDA driver functions: counts their calls, or tells when they begin.
+pub const DRIVER_CALLED: &str = "driver_called";
+/// The uretprobe program for driver functions whose end is told.
+pub const DRIVER_RETURNED: &str = "driver_returned";
+/// The programs that the loader loads as they are. Those of the driver probes are loaded for the way in which the
+/// kernel can attach them.
+pub const METHOD_PROGRAMS: [&str; 2] = [METHOD_CALLED, FIELDS_READ];
 /// All programs of the object.
-pub const PROGRAM_NAMES: [&str; 2] = [METHOD_CALLED, FIELDS_READ];
+pub const PROGRAM_NAMES: [&str; 4] = [METHOD_CALLED, FIELDS_READ, DRIVER_CALLED, DRIVER_RETURNED];
 
 /// The ring buffer of records; the loader sets its size.
 pub const EVENTS: &str = "EVENTS";
@@ -32,10 +39,28 @@ pub const COUNTS_MAP: &str = "COUNTS";
 pub const WORKPLACES: &str = "WORKPLACES";
 /// Program array: the loader puts [`FIELDS_READ`] into entry 0.
 pub const PARTS: &str = "PARTS";
+/// Hash of `driver::Thread` by thread id: threads that called driver functions. User space takes out those that ended.
+pub const THREADS: &str = "THREADS";
+/// Array with one empty `driver::Thread`, from which new entries of [`THREADS`] are made; user space leaves it alone.
+pub const NEW_THREAD: &str = "NEW_THREAD";
+/// Per-CPU array of `u64`, indexed by `driver::Function`: calls of driver functions.
+pub const DRIVER_CALLS: &str = "DRIVER_CALLS";
 /// All maps of the object.
-pub const MAPS: [&str; 7] = [
-    EVENTS, SLOTS, PROGRAMS, LAYOUTS, COUNTS_MAP, WORKPLACES, PARTS,
+pub const MAPS: [&str; 10] = [
+    EVENTS,
+    SLOTS,
+    PROGRAMS,
+    LAYOUTS,
+    COUNTS_MAP,
+    WORKPLACES,
+    PARTS,
+    THREADS,
+    NEW_THREAD,
+    DRIVER_CALLS,
 ];
+
+/// Threads that call driver functions, at most, of those that have not ended.
+pub const THREAD_COUNT: u32 = 8192;
 
 /// Marker pages, at most; a page's index is the cookie of its uprobe.
 pub const PAGE_COUNT: u32 = 64;
@@ -47,7 +72,7 @@ pub const WORKPLACE_COUNT: u32 = 256;
 pub const LAYOUT_COUNT: u32 = PAGE_COUNT;
 
 /// Entries of [`COUNTS_MAP`].
-pub const COUNTS: u32 = 4;
+pub const COUNTS: u32 = 10;
 /// Probe programs run.
 pub const COUNT_FIRED: u32 = 0;
 /// Records submitted.
@@ -56,3 +81,16 @@ pub const COUNT_SUBMITTED: u32 = 1;
 pub const COUNT_LOST: u32 = 2;
 /// Runs that made no record, because page or slot are out of range.
 pub const COUNT_FILTERED: u32 = 3;
+/// Driver calls told.
+pub const COUNT_DRIVER_SUBMITTED: u32 = 4;
+/// Driver calls that found the ring buffer full.
+pub const COUNT_DRIVER_LOST: u32 = 5;
+/// Driver calls that are not told on purpose: a function that a driver function of the same kind called, or a thread
+/// for which there was no room.
+pub const COUNT_DRIVER_FILTERED: u32 = 6;
+/// Driver calls that were counted for their thread, and are not told one by one.
+pub const COUNT_DRIVER_COUNTED: u32 = 7;
+/// Driver calls that began and whose end is to be told.
+pub const COUNT_DRIVER_OPENED: u32 = 8;
+/// Of these, calls that ended.
+pub const COUNT_DRIVER_CLOSED: u32 = 9;

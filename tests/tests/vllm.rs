@@ -78,6 +78,19 @@ fn number(row: &Row, column: &str) -> f64 {
         .unwrap_or_else(|_| panic!("column `{column}` is `{}` in {row:?}", row[column]))
 }
 
+/// `doctor` finds every method of the catalogue in the engine and in the worker, and touches nothing.
+fn assert_doctor_approves(pid: u32) {
+    let output = Command::new(binary())
+        .args(["doctor", "--json", "--pid", &pid.to_string()])
+        .output()
+        .expect("profilemate runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("0.32.0, model runner"), "{text}");
+    assert!(text.contains("a trace would work: 2 processes"), "{text}");
+    assert!(!text.contains("not bound:"), "{text}");
+}
+
 /// Every step's tokens, sequences, running, waiting, usage and preempted ids equal the reference's. `from` is the
 /// first reference step that must be there (0: all).
 fn assert_steps_equal(run: &Run, session: &Session, attached_late: bool) -> usize {
@@ -386,7 +399,7 @@ fn attached_in_mid_run_no_step_is_missing_from_the_first_full_one_on() {
         ],
     );
     profilemate_tests::wait_for("the engine", Duration::from_secs(200), || ready.exists());
-    std::thread::sleep(Duration::from_millis(500));
+    assert_doctor_approves(driver.pid());
     let output = folder.path().join("sessions");
     let mut tracer = tracer(driver.pid(), &output, folder.path());
     let run = driver.finish();

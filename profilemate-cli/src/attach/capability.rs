@@ -3,15 +3,21 @@
 use std::fs;
 
 /// Oldest kernel: attach cookies and perf links came with it.
-pub(super) const OLDEST_KERNEL: (u32, u32) = (5, 15);
+pub const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
 // Numbers of capabilities, from `linux/capability.h`.
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// What was found; see [`Capabilities::missing`] for the judgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a capability that is there or not"
+)]
 pub struct Capabilities {
     /// Kernel release, `6.18.44`.
     pub release: String,
@@ -23,6 +29,10 @@ pub struct Capabilities {
     pub perfmon: bool,
     /// Whether it is `CAP_SYS_ADMIN`, which some kernels (6.18 is one) want for a uprobe.
     pub admin: bool,
+    /// Whether processes of other users may be read and stopped: `CAP_SYS_PTRACE`.
+    pub ptrace: bool,
+    /// Whether files of other users may be read: `CAP_DAC_READ_SEARCH`.
+    pub read_search: bool,
     /// Type number of the kernel's uprobe events, if it has them.
     pub uprobe_pmu: Option<u32>,
     /// Lockdown mode: `none`, `integrity` or `confidentiality`; `None` if the kernel has no lockdown.
@@ -42,6 +52,8 @@ impl Capabilities {
             bpf: has(CAP_BPF) || has(CAP_SYS_ADMIN),
             perfmon: has(CAP_PERFMON) || has(CAP_SYS_ADMIN),
             admin: has(CAP_SYS_ADMIN),
+            ptrace: has(CAP_SYS_PTRACE),
+            read_search: has(CAP_DAC_READ_SEARCH),
             uprobe_pmu: read("/sys/bus/event_source/devices/uprobe/type")
                 .trim()
                 .parse()
@@ -115,6 +127,8 @@ mod tests {
             bpf: true,
             perfmon: true,
             admin: true,
+            ptrace: true,
+            read_search: true,
             uprobe_pmu: Some(9),
             lockdown: None,
         }

@@ -52,6 +52,17 @@ pub enum Error {
         #[source]
         source: Box<ProgramError>,
     },
+    /// Probes on driver functions were not accepted.
+    #[error("no uprobes could be put into process {pid} at the driver functions of `{}`", path.display())]
+    AttachDriver {
+        /// The file.
+        path: PathBuf,
+        /// The process.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel has no links for perf events.
     #[error("the kernel is older than Linux {}.{}", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
     OldKernel,
@@ -80,8 +91,8 @@ pub enum Error {
         /// How many there can be.
         limit: u32,
     },
-    /// The self-test of the five-byte instruction could not be made.
-    #[error("the self-test of the five-byte probe site could not be made")]
+    /// A self-test could not be made.
+    #[error("the self-test of a probe site could not be made")]
     SelfTest {
         /// Why.
         #[source]
@@ -104,7 +115,7 @@ impl Error {
             Self::Load { .. } | Self::Refused { .. } | Self::OldKernel => {
                 Capabilities::probe().missing().into_iter().next()
             }
-            Self::Attach { .. } => {
+            Self::Attach { .. } | Self::AttachDriver { .. } => {
                 let found = Capabilities::probe();
                 let admin = "run with `sudo`; this kernel may want CAP_SYS_ADMIN for a uprobe";
                 let missing = found.missing().into_iter().next();

@@ -4,7 +4,7 @@
 //! some of these kernels a child that is forked after the probe was attached dies when it passes the site. So this is
 //! tried out: on a forked child of our own, never in this process and never in a target.
 
-use super::{Error, attach, load_object, uprobe};
+use super::{Error, attach, load_object, object_bytes, uprobe};
 use profilemate_ebpf as object;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -47,12 +47,12 @@ pub fn probe_nop5() -> Result<Nop5, Error> {
         return Ok(Nop5::NoGain);
     }
     let failed = |source| Error::SelfTest { source };
-    let page = memfd().map_err(failed)?;
+    let page = memfd(&CODE).map_err(failed)?;
     let mut child = Child::start(&page).map_err(failed)?;
     if child.answer().map_err(failed)? != Some(READY) {
         return Err(failed(io::Error::other("the child did not map the page")));
     }
-    let mut ebpf = load_object(4096)?;
+    let mut ebpf = load_object(&object_bytes()?, 4096)?;
     uprobe(&mut ebpf, object::METHOD_CALLED)?
         .load()
         .map_err(|source| super::error::refused(object::METHOD_CALLED, source))?;
@@ -69,8 +69,8 @@ pub fn probe_nop5() -> Result<Nop5, Error> {
     })
 }
 
-/// A memfd with the code.
-fn memfd() -> io::Result<File> {
+/// A memfd that begins with `code`, at least a page long.
+pub(super) fn memfd(code: &[u8]) -> io::Result<File> {
     // SAFETY: a valid name; the result is checked.
     let fd = unsafe { libc::memfd_create(c"profilemate-trial".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
@@ -78,8 +78,8 @@ fn memfd() -> io::Result<File> {
     }
     // SAFETY: the descriptor is new and ours.
     let mut file = unsafe { File::from_raw_fd(fd) };
-    file.write_all(&CODE)?;
-    file.set_len(4096)?;
+    file.write_all(code)?;
+    file.set_len(code.len().next_multiple_of(4096) as u64)?;
     Ok(file)
 }
 

@@ -15,12 +15,16 @@ use crate::sink::lines::Lines;
 use crate::sink::metadata::{Counts, Overhead};
 use crate::sink::status::{Gauge, Status};
 use crate::sink::summary::Summary;
+use crate::sink::watch::{Pulse, Watcher};
 use crate::sink::{self, metadata};
+use crate::table::cell::Stamp;
 
 /// Longest time from a row to the disk, on the clock of [`Pipeline::tick`].
 const FLUSH_NS: u64 = 250_000_000;
 /// Time between two writings of `metadata.json`.
 const METADATA_NS: u64 = 1_000_000_000;
+/// Time between two pulses for a watcher.
+const PULSE_NS: u64 = 100_000_000;
 /// Name of the capture in the session folder.
 pub const CAPTURE_FILE: &str = "events.pmrec";
 
@@ -34,11 +38,23 @@ pub enum KeepCapture {
     No,
 }
 
+/// Whether a session folder is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Files {
+    /// Tables, metadata, summary, and the stream if it is kept.
+    #[default]
+    Session,
+    /// None at all: a watcher looks at the rows, and that is all.
+    None,
+}
+
 /// How the pipeline works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Whether the stream itself is kept.
     pub capture: KeepCapture,
+    /// Whether a session folder is written.
+    pub files: Files,
 }
 
 /// What came of a session.
@@ -66,7 +82,9 @@ pub struct Pipeline {
     order: Order,
     aggregator: Aggregator,
     rows: Rows,
-    csv: CsvFolder,
+    csv: Option<CsvFolder>,
+    watcher: Option<Box<dyn Watcher>>,
+    pulsed_ns: u64,
     lines: Option<Lines>,
     summary: Summary,
     gauge: Gauge,
@@ -80,6 +98,9 @@ impl Pipeline {
     /// Makes the session folder, its tables with their headers, and its metadata. The folder may exist; the files
     /// may not.
     pub fn new(folder: &Path, options: Options) -> Result<Self, sink::Error> {
+        if options.files == Files::None {
+            return Ok(Self::with(folder, None, None));
+        }
         fs::create_dir_all(folder).map_err(|source| sink::Error::Create {
             path: folder.to_owned(),
             source,
@@ -97,7 +118,13 @@ impl Pipeline {
             KeepCapture::Yes => Some(CaptureWriter::create(&folder.join(CAPTURE_FILE))?),
             KeepCapture::No => None,
         };
-        let pipeline = Self {
+        let pipeline = Self::with(folder, Some(csv), capture);
+        pipeline.describe()?;
+        Ok(pipeline)
+    }
+
+    fn with(folder: &Path, csv: Option<CsvFolder>, capture: Option<CaptureWriter>) -> Self {
+        Self {
             folder: folder.to_owned(),
             capture,
             decoder: Decoder::default(),
@@ -105,6 +132,8 @@ impl Pipeline {
             aggregator: Aggregator::default(),
             rows: Rows::default(),
             csv,
+            watcher: None,
+            pulsed_ns: 0,
             lines: None,
             summary: Summary::default(),
             gauge: Gauge::default(),
@@ -112,9 +141,7 @@ impl Pipeline {
             overhead: None,
             flushed_ns: 0,
             described_ns: 0,
-        };
-        pipeline.describe()?;
-        Ok(pipeline)
+        }
     }
 
     /// Takes one frame of the stream: a record as it came from the ring buffer, a note as JSON, or a tick.
@@ -166,6 +193,10 @@ impl Pipeline {
             self.described_ns = now_ns;
             self.describe()?;
         }
+        if now_ns.saturating_sub(self.pulsed_ns) >= PULSE_NS {
+            self.pulsed_ns = now_ns;
+            self.pulse(now_ns);
+        }
         Ok(())
     }
 
@@ -182,6 +213,30 @@ impl Pipeline {
     /// From now on, calls of the user's own methods are also given to `lines`.
     pub fn set_lines(&mut self, lines: Lines) {
         self.lines = Some(lines);
+    }
+
+    /// From now on, `watcher` sees every row.
+    pub fn set_watcher(&mut self, watcher: Box<dyn Watcher>) {
+        self.watcher = Some(watcher);
+    }
+
+    fn pulse(&mut self, now_ns: u64) {
+        let Some(mut watcher) = self.watcher.take() else {
+            return;
+        };
+        let counts = self.counts();
+        let all = self.aggregator.processes().all();
+        watcher.pulse(&Pulse {
+            now: Stamp::new(now_ns, self.aggregator.session().started_ns),
+            events: counts.received,
+            lost: metadata::lost(&self.aggregator, &counts),
+            overhead: self.overhead,
+            processes: all
+                .filter(|(_, ended)| ended.is_none())
+                .map(|(process, _)| process)
+                .collect(),
+        });
+        self.watcher = Some(watcher);
     }
 
     /// Records that user space had to drop so far.
@@ -207,13 +262,15 @@ impl Pipeline {
         self.emit()?;
         self.flush()?;
         self.describe()?;
-        let summary = self.summary.json(&self.aggregator);
-        sink::replace(&self.folder.join("summary.json"), &pretty(&summary))?;
+        if self.csv.is_some() {
+            let summary = self.summary.json(&self.aggregator);
+            sink::replace(&self.folder.join("summary.json"), &pretty(&summary))?;
+        }
         let counts = self.counts();
         let rows = crate::table::TABLES
             .iter()
             .map(|table| table.file)
-            .zip(self.csv.rows());
+            .zip(self.csv.as_ref().map(CsvFolder::rows).unwrap_or_default());
         Ok(Outcome {
             rows: rows.filter(|row| row.1 > 0).collect(),
             received: counts.received,
@@ -239,21 +296,29 @@ impl Pipeline {
             if let Some(lines) = &mut self.lines {
                 lines.row(&row);
             }
-            self.csv.row(&row)?;
+            if let Some(watcher) = &mut self.watcher {
+                watcher.row(&row);
+            }
+            if let Some(csv) = &mut self.csv {
+                csv.row(&row)?;
+            }
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), sink::Error> {
-        self.csv.flush()?;
+        self.csv.as_mut().map_or(Ok(()), CsvFolder::flush)?;
         self.capture.as_mut().map_or(Ok(()), CaptureWriter::flush)
     }
 
     fn describe(&self) -> Result<(), sink::Error> {
+        let Some(csv) = &self.csv else {
+            return Ok(());
+        };
         let document = metadata::json(
             &self.folder,
             &self.aggregator,
-            &self.csv.rows(),
+            &csv.rows(),
             &self.counts(),
             self.overhead,
         );
@@ -263,6 +328,7 @@ impl Pipeline {
     fn counts(&self) -> Counts {
         Counts {
             received: self.decoder.records(),
+            received_driver: self.decoder.driver_records(),
             lost_userspace: self.lost_userspace,
             late: self.order.late(),
             decode_errors: self.decoder.errors(),

@@ -29,6 +29,7 @@ pub fn replay(path: &Path, folder: &Path) -> Result<Outcome, Error> {
         folder,
         Options {
             capture: KeepCapture::No,
+            ..Options::default()
         },
     )?;
     while let Some((kind, bytes)) = frames.next_frame().map_err(failed)? {

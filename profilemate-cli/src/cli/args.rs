@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::examples;
+
 /// See what the engine of a running vLLM server does, step by step.
 #[derive(Debug, Parser)]
 #[command(
     name = "profilemate",
     disable_version_flag = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = examples::ALL
 )]
 pub struct Cli {
     /// Say more on stderr: -v what is done, -vv every decision.
@@ -31,16 +34,37 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Trace a running server (--pid), a server that it starts (-- CMD), or the one vLLM server of this host.
+    #[command(after_help = examples::TRACE)]
     Trace(Trace),
     /// Trace the built-in demo target for 8 seconds: no vLLM and no GPU needed.
+    #[command(after_help = examples::DEMO)]
     Demo(Demo),
     /// Put back what a killed tracer left redirected in a process and its children.
+    #[command(after_help = examples::DETACH)]
     Detach(Detach),
     /// Make a session's tables again from its `events.pmrec`.
+    #[command(after_help = examples::REPLAY)]
     Replay(Replay),
     /// What is probed in which vLLM, and whether that fits a vLLM's sources.
+    #[command(after_help = examples::CATALOG)]
     Catalog(super::catalog::Options),
+    /// Say whether a trace would work here, line by line, and what to do where it would not. Changes nothing.
+    #[command(after_help = examples::DOCTOR)]
+    Doctor(super::doctor::Doctor),
+    /// Watch a running server in the terminal, live.
+    #[command(after_help = examples::TOP)]
+    Top(super::top::Top),
+    /// Print the Python stack of every thread of a server, without stopping it: for one that is stuck.
+    #[command(after_help = examples::WHERE)]
+    Where(super::stacks::Where),
+    /// Print a completion script for a shell.
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(super::pages::Completions),
+    /// Print the manual page, or the one of a command, as roff.
+    #[command(after_help = examples::MAN)]
+    Man(super::pages::Man),
     /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
+    #[command(after_help = examples::HELPER)]
     Helper(super::helper::Helper),
 }
 
@@ -156,7 +180,7 @@ pub enum Touch {
     Helper,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits
         .parse()

@@ -1,8 +1,9 @@
 //! Which target `trace` takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::exit::{Exit, Failure};
+use super::print;
 use crate::target::process::{self, Error, Seen};
 use crate::target::role;
 
@@ -13,57 +14,102 @@ pub(super) fn given(pids: &[u32]) -> Result<BTreeSet<u32>, Failure> {
         .collect()
 }
 
-/// The one vLLM server of this host.
+/// The one vLLM server of this host. An engine whose server has ended is never chosen by itself.
 pub(super) fn only_server() -> Result<BTreeSet<u32>, Failure> {
-    let all = process::all().map_err(failure)?;
-    let roots = servers(&all);
-    match roots.as_slice() {
-        [root] => Ok(BTreeSet::from([root.pid])),
-        [] => Err(Failure::new(Exit::NoTarget, anyhow::anyhow!("no vLLM server was found on this host")).hint(
-            "looked for `vllm serve`, `python -m vllm.entrypoints...` and processes titled `VLLM::...` among the \
-             processes visible here; give --pid, start one with `trace -- CMD`, or try `profilemate demo`",
-        )),
+    let servers = Servers::now()?;
+    match servers.roots.as_slice() {
+        [root] => {
+            for orphan in &servers.orphans {
+                print::note(&format!(
+                    "left alone: {} (process {}), whose server has ended; --pid {} would choose it",
+                    orphan.command, orphan.pid, orphan.pid
+                ));
+            }
+            Ok(BTreeSet::from([root.pid]))
+        }
+        [] if servers.orphans.is_empty() => Err(Failure::new(
+            Exit::NoTarget,
+            anyhow::anyhow!("no vLLM server was found on this host"),
+        )
+        .hint(LOOKED_FOR)),
+        [] => {
+            let error = anyhow::anyhow!(
+                "no vLLM server was found on this host, only processes whose server has ended:{}",
+                list(&servers.orphans)
+            );
+            Err(Failure::new(Exit::NoTarget, error)
+                .hint("choose one with --pid, or end them: nobody serves with them"))
+        }
         several => {
-            let list: Vec<String> =
-                several.iter().map(|seen| format!("\n  {:>8}  {}", seen.pid, seen.command)).collect();
-            let error = anyhow::anyhow!("several vLLM servers run on this host:{}", list.concat());
+            let mut text = list(several);
+            if !servers.orphans.is_empty() {
+                text.push_str("\nand processes whose server has ended:");
+                text.push_str(&list(&servers.orphans));
+            }
+            let error = anyhow::anyhow!("several vLLM servers run on this host:{text}");
             Err(Failure::new(Exit::NoTarget, error).hint("choose with --pid (repeatable)"))
         }
     }
 }
 
-/// The topmost processes that look like vLLM.
-fn servers(all: &[Seen]) -> Vec<&Seen> {
-    let like: BTreeSet<u32> = all
+const LOOKED_FOR: &str = "looked for `vllm serve`, `python -m vllm.entrypoints...` and processes titled `VLLM::...` \
+                          among the processes visible here; give --pid, start one with `trace -- CMD`, or try \
+                          `profilemate demo`";
+
+fn list(processes: &[Seen]) -> String {
+    let lines: Vec<String> = processes
         .iter()
-        .filter(|seen| !seen.ended && role::looks_like_vllm(seen))
-        .map(|seen| seen.pid)
+        .map(|seen| format!("\n  {:>8}  {}", seen.pid, seen.command))
         .collect();
-    let parent = |pid: u32| {
-        all.iter()
-            .find(|seen| seen.pid == pid)
-            .map(|seen| seen.parent)
-    };
-    let mut roots: Vec<&Seen> = all
-        .iter()
-        .filter(|seen| like.contains(&seen.pid))
-        .filter(|seen| {
+    lines.concat()
+}
+
+/// What looks like vLLM on this host.
+#[derive(Debug, Default)]
+pub(super) struct Servers {
+    /// The topmost process of each server.
+    pub(super) roots: Vec<Seen>,
+    /// Topmost processes with one of vLLM's titles, whose server has ended.
+    pub(super) orphans: Vec<Seen>,
+}
+
+impl Servers {
+    /// As it is now.
+    pub(super) fn now() -> Result<Self, Failure> {
+        Ok(Self::among(&process::all().map_err(failure)?))
+    }
+
+    fn among(all: &[Seen]) -> Self {
+        let like: BTreeSet<u32> = all
+            .iter()
+            .filter(|seen| !seen.ended && role::looks_like_vllm(seen))
+            .map(|seen| seen.pid)
+            .collect();
+        let by_pid: BTreeMap<u32, &Seen> = all.iter().map(|seen| (seen.pid, seen)).collect();
+        let mut servers = Self::default();
+        for (_, seen) in by_pid.iter().filter(|(pid, _)| like.contains(pid)) {
             // An ancestor that looks like vLLM too is the root; the walk up is bounded.
             let mut above = seen.parent;
+            let mut topmost = true;
             for _ in 0..64 {
-                if like.contains(&above) {
-                    return false;
-                }
-                match parent(above) {
-                    Some(next) if next != above => above = next,
+                topmost = !like.contains(&above);
+                match by_pid.get(&above) {
+                    Some(next) if topmost && next.parent != above => above = next.parent,
                     _ => break,
                 }
             }
-            true
-        })
-        .collect();
-    roots.sort_by_key(|seen| seen.pid);
-    roots
+            if !topmost {
+                continue;
+            }
+            let parent = by_pid.get(&seen.parent).copied();
+            if role::is_orphan(seen, parent) {
+                servers.orphans.push((*seen).clone());
+            } else {
+                servers.roots.push((*seen).clone());
+            }
+        }
+        servers
+    }
 }
 
 fn failure(error: Error) -> Failure {
@@ -102,7 +148,36 @@ mod tests {
             seen(8, 7, "VLLM::Worker_TP0"),
             seen(9, 1, "/usr/bin/python3 /usr/bin/vllm serve m"),
         ];
-        let roots: Vec<u32> = servers(&all).iter().map(|seen| seen.pid).collect();
-        assert_eq!(roots, [6, 9]);
+        let servers = Servers::among(&all);
+        let pids = |list: &[Seen]| list.iter().map(|seen| seen.pid).collect::<Vec<_>>();
+        assert_eq!(pids(&servers.roots), [6, 9]);
+        assert!(servers.orphans.is_empty());
+    }
+
+    #[test]
+    fn an_engine_whose_server_has_ended_is_no_server() {
+        let all = [
+            seen(1, 0, "/sbin/init"),
+            seen(7, 1, "VLLM::EngineCore"),
+            seen(8, 7, "VLLM::Worker_TP0"),
+            seen(9, 1, "/usr/bin/python3 /usr/bin/vllm serve m"),
+            seen(10, 9, "VLLM::EngineCore"),
+        ];
+        let servers = Servers::among(&all);
+        let pids = |list: &[Seen]| list.iter().map(|seen| seen.pid).collect::<Vec<_>>();
+        assert_eq!(pids(&servers.roots), [9]);
+        assert_eq!(pids(&servers.orphans), [7]);
+    }
+
+    #[test]
+    fn an_engine_of_a_program_that_is_no_server_is_chosen() {
+        let all = [
+            seen(1, 0, "/sbin/init"),
+            seen(5, 1, "/usr/bin/python3 offline.py"),
+            seen(7, 5, "VLLM::EngineCore"),
+        ];
+        let servers = Servers::among(&all);
+        assert_eq!(servers.roots.first().map(|seen| seen.pid), Some(7));
+        assert!(servers.orphans.is_empty());
     }
 }

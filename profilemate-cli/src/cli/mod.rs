@@ -2,11 +2,16 @@
 
 pub mod args;
 pub mod catalog;
+mod doctor;
+mod examples;
 pub mod exit;
 mod find;
 pub mod helper;
+mod pages;
 mod print;
 mod run;
+mod stacks;
+mod top;
 
 use clap::Parser as _;
 
@@ -40,9 +45,14 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Helper(options)) => helper::helper(options),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         Some(Command::Catalog(options)) => catalog::run(options),
+        Some(Command::Doctor(options)) => doctor::doctor(options),
+        Some(Command::Top(options)) => top::top(options),
+        Some(Command::Where(options)) => stacks::stacks(options),
+        Some(Command::Completions(options)) => Ok(pages::completions(options)),
+        Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(
             Exit::Usage,
-            anyhow::anyhow!("say what to do: trace, demo, detach or replay"),
+            anyhow::anyhow!("say what to do: trace, top, doctor, demo, detach or replay"),
         )
         .hint("`profilemate --help` lists the commands; `profilemate demo` needs no vLLM")),
     };

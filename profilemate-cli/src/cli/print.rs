@@ -29,6 +29,12 @@ pub(super) fn start_log(verbose: u8) {
         .init();
 }
 
+/// Whether to use colours where `terminal` says that one is written to: <https://no-color.org>.
+pub(super) fn colour(terminal: bool) -> bool {
+    let asked_not = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    terminal && !asked_not && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// The version; `long` also names the embedded eBPF object.
 pub(super) fn version(long: bool) {
     println!("profilemate {}", env!("CARGO_PKG_VERSION"));

@@ -1,5 +1,7 @@
 //! What will be done to a target, decided before anything is done: pure and printable (`--dry-run`).
 
+pub mod driver;
+pub mod site;
 mod text;
 
 use profilemate_common::page;
@@ -39,6 +41,8 @@ pub struct ProcessPlan {
     pub technique: Technique,
     /// The catalogue's methods for this version.
     pub methods: Vec<MethodPlan>,
+    /// The CUDA libraries that it maps.
+    pub libraries: Vec<driver::LibraryPlan>,
 }
 
 /// How a process is traced.

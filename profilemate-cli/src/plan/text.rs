@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::driver::LibraryPlan;
 use super::{MethodPlan, MethodState, Plan, ProcessPlan};
 
 pub(super) fn text(plan: &Plan) -> String {
@@ -51,6 +52,27 @@ fn process_text(out: &mut String, process: &ProcessPlan) {
     }
     for method in &process.methods {
         method_text(out, method);
+    }
+    for library in &process.libraries {
+        library_text(out, library);
+    }
+}
+
+fn library_text(out: &mut String, library: &LibraryPlan) {
+    let _ = writeln!(out, "  {} (build id {})", library.path, library.build_id);
+    for site in &library.sites {
+        let _ = writeln!(
+            out,
+            "    {:<40} +{:<3} {:<24} {}, about {} ns a call",
+            site.symbol,
+            site.offset,
+            site.instruction,
+            site.cost.name(),
+            site.cost_ns()
+        );
+    }
+    for (symbol, reason) in &library.refused {
+        let _ = writeln!(out, "    {symbol:<40} not probed: {reason}");
     }
 }
 
@@ -113,6 +135,25 @@ fn process_json(process: &ProcessPlan) -> serde_json::Value {
         "pid": process.pid, "title": process.title, "role": process.role.name(), "engine": process.engine,
         "rank": process.rank, "python": process.python, "interpreter": process.interpreter, "vllm": process.vllm,
         "technique": process.technique.name(), "reason": process.technique.reason(), "methods": methods,
+        "libraries": process.libraries.iter().map(library_json).collect::<Vec<_>>(),
+    })
+}
+
+fn library_json(library: &LibraryPlan) -> serde_json::Value {
+    let sites: Vec<_> = library
+        .sites
+        .iter()
+        .map(|site| {
+            json!({
+                "symbol": site.symbol, "aliases": site.aliases, "offset": site.offset,
+                "instruction": site.instruction, "cost": site.cost.name(), "expected_cost_ns": site.cost_ns(),
+            })
+        })
+        .collect();
+    json!({
+        "path": library.path, "build_id": library.build_id, "sites": sites,
+        "not_probed": library.refused.iter().map(|(symbol, reason)| json!({ "symbol": symbol, "reason": reason }))
+            .collect::<Vec<_>>(),
     })
 }
 
@@ -149,6 +190,12 @@ mod tests {
                     method(MethodState::Ready),
                     method(MethodState::Unbound("no such method".into())),
                 ],
+                libraries: vec![LibraryPlan {
+                    path: "/usr/lib/libcuda.so.1".into(),
+                    build_id: "c0ffee".into(),
+                    sites: Vec::new(),
+                    refused: vec![("cuGraphLaunch".into(), "it is odd".into())],
+                }],
             }],
         }
     }
@@ -163,6 +210,8 @@ mod tests {
             "method probes",
             "Scheduler.schedule",
             "2200 ns",
+            "libcuda.so.1 (build id c0ffee)",
+            "not probed: it is odd",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

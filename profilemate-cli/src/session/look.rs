@@ -277,6 +277,7 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
         vllm: None,
         technique: Technique::Wait("not looked at yet".to_owned()),
         methods: Vec::new(),
+        libraries: Vec::new(),
     }
 }
 

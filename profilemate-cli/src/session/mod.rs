@@ -2,6 +2,7 @@
 
 mod attachment;
 mod doubt;
+mod drivers;
 mod look;
 pub mod options;
 mod pump;
@@ -12,21 +13,26 @@ mod tracker;
 mod trouble;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::capture::Outcome;
+use crate::capture::pipeline::Files;
 use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
 use crate::event::Note;
 use crate::plan::Plan;
+use crate::sink::watch::Watcher;
 use crate::sys::clock;
 
 pub use attachment::{PutBack, put_back};
 pub use options::{Options, Wanted};
 pub use start::folder;
 pub use trouble::Trouble;
+pub(crate) use trouble::chain;
 
 use pump::Pump;
 use tracker::{Progress, Tracker};
@@ -66,9 +72,38 @@ pub fn plan(options: &Options) -> Result<Plan, Failure> {
     })
 }
 
+/// What a look at a target found: the plan, and what keeps processes from being traced, by process id.
+pub fn look(options: &Options) -> Result<(Plan, Vec<(u32, Trouble)>), Failure> {
+    let (tracker, site) = start::look_only(options)?;
+    let plan = Plan {
+        site,
+        processes: tracker.plans(),
+    };
+    Ok((plan, tracker.troubles()))
+}
+
+/// Somebody who looks at a session while it runs, and may end it.
+pub struct Watching {
+    /// Who looks at the rows.
+    pub watcher: Box<dyn Watcher>,
+    /// Ends the session when it is notified.
+    pub stop: Arc<Notify>,
+    /// Whether a session folder is written besides.
+    pub files: Files,
+}
+
 /// Traces a target until the duration is over, the target ends, or a signal comes. `started` is a command that this
 /// run has started itself: processes may be long in coming.
 pub fn run(options: &Options, started: bool) -> Result<Finished, Failure> {
+    run_watched(options, started, None)
+}
+
+/// As [`run`], with somebody who looks on.
+pub fn run_watched(
+    options: &Options,
+    started: bool,
+    watching: Option<Watching>,
+) -> Result<Finished, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,19 +113,29 @@ pub fn run(options: &Options, started: bool) -> Result<Finished, Failure> {
                 anyhow::Error::new(error).context("cannot start the timer"),
             )
         })?;
-    runtime.block_on(trace(options, started))
+    runtime.block_on(trace(options, started, watching))
 }
 
-async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
-    let mut signals = Signals::new()?;
+async fn trace(
+    options: &Options,
+    started: bool,
+    watching: Option<Watching>,
+) -> Result<Finished, Failure> {
+    let (watcher, stop, files) = match watching {
+        Some(watching) => (Some(watching.watcher), watching.stop, watching.files),
+        None => (None, Arc::default(), Files::Session),
+    };
+    let mut signals = Signals::new(stop)?;
     if options.touch == Touch::None {
-        log::warn!("nothing is written into the target, and this version then records no calls");
+        log::warn!(
+            "nothing is written into the target: no method is probed, only the CUDA driver's functions are"
+        );
     }
     let start::Started {
         mut tracker,
         pump,
         folder,
-    } = start::start(options)?;
+    } = start::start(options, files, watcher)?;
     tracker.poll()?;
     if !started && options.touch != Touch::None && !tracker.hopeful() {
         let trouble = tracker
@@ -192,15 +237,16 @@ fn calibrate(pump: &Pump) {
     });
 }
 
-/// The signals that end a session.
+/// The signals that end a session, and the one who watches it.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    stop: Arc<Notify>,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    fn new(stop: Arc<Notify>) -> Result<Self, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
                 Failure::new(
@@ -213,6 +259,7 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
+            stop,
         })
     }
 
@@ -221,6 +268,7 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
+            () = self.stop.notified() => {}
         }
     }
 }

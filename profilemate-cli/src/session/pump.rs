@@ -12,8 +12,16 @@ use crate::sink::metadata::Overhead;
 use crate::sink::{self, status::Status};
 use crate::sys::clock;
 
-/// Pause between two drains. A wake-up per event would cost the traced thread many times the event itself.
+/// Pause between two drains while much arrives. A wake-up per event would cost the traced thread many times the event
+/// itself.
 const DRAIN: Duration = Duration::from_millis(10);
+/// Pause while little arrives. At the rate at which two processors can fill it, about 400 MB/s, the default ring buffer
+/// holds what comes meanwhile.
+const DRAIN_SELDOM: Duration = Duration::from_millis(40);
+/// The ring buffer that this is meant for; with a smaller one the pauses are the short ones.
+const DRAIN_SELDOM_BYTES: u32 = 16 << 20;
+/// Bytes of one drain that are much: what 100,000 small events a second make.
+const MUCH: usize = 256 << 10;
 
 /// Time between two weighings of the tracer's own cost.
 const WEIGHING_NS: u64 = 1_000_000_000;
@@ -53,13 +61,15 @@ impl Pump {
     pub(super) fn start(
         mut pipeline: Pipeline,
         ring: Option<attach::Reader>,
+        ring_bytes: u32,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let status = Arc::new(Mutex::new(pipeline.status(clock::monotonic_ns())));
         let shared = Arc::clone(&status);
+        let seldom = seldom(ring_bytes);
         let thread = std::thread::Builder::new()
             .name("pm-pump".into())
-            .spawn(move || run(pipeline, ring, &receiver, &shared))?;
+            .spawn(move || run(pipeline, ring, seldom, &receiver, &shared))?;
         Ok(Self {
             notes: Notes(sender),
             status,
@@ -95,6 +105,7 @@ impl Pump {
 fn run(
     mut pipeline: Pipeline,
     mut ring: Option<attach::Reader>,
+    seldom: Duration,
     messages: &Receiver<Message>,
     status: &Mutex<Status>,
 ) -> Result<Outcome, sink::Error> {
@@ -130,8 +141,21 @@ fn run(
             return pipeline.finish();
         }
         if !stopping {
-            std::thread::sleep(DRAIN);
+            std::thread::sleep(if records.bytes.len() > MUCH {
+                DRAIN
+            } else {
+                seldom
+            });
         }
+    }
+}
+
+/// Pause between two drains while little arrives in a ring buffer of `ring_bytes`.
+fn seldom(ring_bytes: u32) -> Duration {
+    if ring_bytes < DRAIN_SELDOM_BYTES {
+        DRAIN
+    } else {
+        DRAIN_SELDOM
     }
 }
 
@@ -185,6 +209,12 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_ring_buffer_is_drained_often() {
+        assert_eq!(seldom(attach::Options::default().ring_bytes), DRAIN_SELDOM);
+        assert_eq!(seldom(4 << 20), DRAIN);
+    }
 
     #[test]
     fn records_of_a_drain_keep_their_bounds() {

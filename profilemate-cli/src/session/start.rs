@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use super::drivers::Drivers;
 use super::options::Options;
 use super::pump::{Notes, Pump};
 use super::tracker::Tracker;
 use super::{CALIBRATION, calibrate};
 use crate::attach::{self, Kernel};
 use crate::capture::Pipeline;
+use crate::capture::pipeline::Files;
 use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
 use crate::event::{self, Note};
 use crate::sink::lines::Lines;
+use crate::sink::watch::Watcher;
 use crate::sys::clock;
 use crate::{sink, touch};
 
@@ -25,11 +28,15 @@ pub(super) struct Started {
 /// Version of the stream's format.
 const FORMAT: u32 = 1;
 
-pub(super) fn start(options: &Options) -> Result<Started, Failure> {
+pub(super) fn start(
+    options: &Options,
+    files: Files,
+    watcher: Option<Box<dyn Watcher>>,
+) -> Result<Started, Failure> {
     // The kernel first: without it no folder is made.
-    let (mut kernel, (site, words)) = match options.touch {
-        Touch::None => (None, site(false)),
-        Touch::Probes | Touch::Helper => {
+    let (mut kernel, found) = match options.touch {
+        Touch::None if !options.wanted.driver() => (None, site(false)),
+        Touch::None | Touch::Probes | Touch::Helper => {
             // The verifier takes half a second for the programs, the self-test a sixth: side by side.
             let (kernel, site) = std::thread::scope(|scope| {
                 let test = scope.spawn(|| site(true));
@@ -38,17 +45,31 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
             (Some(kernel?), site.unwrap_or_else(|_| site_one_byte(true)))
         }
     };
+    let Site {
+        offset,
+        words,
+        nop5,
+    } = found;
     let ring = match &mut kernel {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
     };
-    let (name, folder) = folder(&options.output, "session")?;
-    let mut pipeline =
-        Pipeline::new(&folder, crate::capture::Options::default()).map_err(output_failure)?;
+    let (name, folder) = match files {
+        Files::Session => folder(&options.output, "session")?,
+        Files::None => ("watch".to_owned(), PathBuf::new()),
+    };
+    let how = crate::capture::Options {
+        files,
+        ..crate::capture::Options::default()
+    };
+    let mut pipeline = Pipeline::new(&folder, how).map_err(output_failure)?;
+    if let Some(watcher) = watcher {
+        pipeline.set_watcher(watcher);
+    }
     if options.json {
         pipeline.set_lines(Lines::new(Box::new(std::io::stdout())));
     }
-    let pump = Pump::start(pipeline, ring).map_err(|error| {
+    let pump = Pump::start(pipeline, ring, options.ring_bytes).map_err(|error| {
         Failure::new(
             Exit::Failed,
             anyhow::Error::new(error).context("cannot start a thread"),
@@ -56,7 +77,14 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     })?;
     introduce(&pump, options, name);
     log::info!("probe site: {words}");
-    let tracker = Tracker::new(options.clone(), kernel, site, pump.notes().clone());
+    let drivers = Drivers::new(options.wanted.driver(), nop5);
+    let tracker = Tracker::new(
+        options.clone(),
+        kernel,
+        offset,
+        drivers,
+        pump.notes().clone(),
+    );
     Ok(Started {
         tracker,
         pump,
@@ -66,10 +94,17 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
 
 /// A tracker that has looked once, and will not touch anything; and the probe site in words.
 pub(super) fn look_only(options: &Options) -> Result<(Tracker, String), Failure> {
-    let (site, words) = site(false);
-    let mut tracker = Tracker::new(options.clone(), None, site, Notes::nowhere());
+    let site = site(false);
+    let drivers = Drivers::new(options.wanted.driver(), None);
+    let mut tracker = Tracker::new(
+        options.clone(),
+        None,
+        site.offset,
+        drivers,
+        Notes::nowhere(),
+    );
     tracker.poll()?;
-    Ok((tracker, words))
+    Ok((tracker, site.words))
 }
 
 /// The first notes of a session: what it is, how long a cycle is, which tables are left out.
@@ -99,7 +134,7 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
             "no `--method` was given"
         } else if !options.wanted.table(table.file) && table.file != "methods" {
             "left out by `--only` or `--without`"
-        } else if options.touch == Touch::None {
+        } else if options.touch == Touch::None && !table.file.starts_with("cuda_graph_") {
             "`--touch none`: nothing is written into the target, so no method is probed"
         } else {
             continue;
@@ -122,29 +157,47 @@ fn kernel_failure(error: attach::Error) -> Failure {
     super::Trouble::from(error).into()
 }
 
-/// Which instruction of the page is probed: the five-byte nop only where a forked child of our own survived it.
-fn site(may_test: bool) -> (u64, String) {
+/// Which instruction of the page is probed.
+struct Site {
+    /// Its offset in the page.
+    offset: u64,
+    /// What it is, and why.
+    words: String,
+    /// What the self-test of five-byte nops has shown, if it was made.
+    nop5: Option<attach::Nop5>,
+}
+
+/// Chooses the instruction of the page: the five-byte nop only where a forked child of our own survived it.
+fn site(may_test: bool) -> Site {
     let test = if may_test {
         attach::probe_nop5().ok()
     } else {
         None
     };
     if test == Some(attach::Nop5::Safe) {
-        return (
-            touch::MARK_NOP5_OFFSET as u64,
-            "five-byte nop (a forked child of our own survived it here)".to_owned(),
-        );
+        return Site {
+            offset: touch::MARK_NOP5_OFFSET as u64,
+            words: "five-byte nop (a forked child of our own survived it here)".to_owned(),
+            nop5: test,
+        };
     }
-    site_one_byte(may_test)
+    Site {
+        nop5: test,
+        ..site_one_byte(may_test)
+    }
 }
 
-fn site_one_byte(tested: bool) -> (u64, String) {
+fn site_one_byte(tested: bool) -> Site {
     let why = if tested {
         "one-byte nop (the five-byte one is not fork-safe on this kernel, or could not be shown to be)"
     } else {
         "one-byte nop, unless the self-test of the five-byte one passes at the attach"
     };
-    (touch::MARK_NOP1_OFFSET as u64, why.to_owned())
+    Site {
+        offset: touch::MARK_NOP1_OFFSET as u64,
+        words: why.to_owned(),
+        nop5: None,
+    }
 }
 
 /// Makes `<output>/<kind>_<YYYYMMDD_HHMMSS>_<short id>`: the name, and the absolute path.
@@ -171,6 +224,9 @@ pub fn folder(output: &Path, kind: &str) -> Result<(String, PathBuf), Failure> {
 
 /// Takes away the folder of a session that attached nothing: it holds no row.
 pub(super) fn discard(folder: &Path) {
+    if folder.as_os_str().is_empty() {
+        return;
+    }
     if let Err(error) = std::fs::remove_dir_all(folder) {
         log::debug!("{}: {error}", folder.display());
     }

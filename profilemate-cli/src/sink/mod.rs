@@ -5,6 +5,7 @@ pub mod lines;
 pub mod metadata;
 pub mod status;
 pub mod summary;
+pub mod watch;
 
 use std::io;
 use std::path::{Path, PathBuf};

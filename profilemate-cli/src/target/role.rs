@@ -96,6 +96,30 @@ pub fn forbids_engine_process(pid: u32) -> bool {
         .any(|entry| entry == b"VLLM_ENABLE_V1_MULTIPROCESSING=0")
 }
 
+/// Programs to which a process whose parent has ended is given, by `comm`: pid 1 whatever it is called, and those that
+/// ask for orphans (`PR_SET_CHILD_SUBREAPER`).
+const REAPERS: [&str; 6] = [
+    "systemd",
+    "containerd-shim",
+    "conmon",
+    "tini",
+    "dumb-init",
+    "catatonit",
+];
+
+/// Whether a titled process of vLLM has outlived the program that started it. `parent` is its parent as it is now:
+/// `None` if that cannot be seen. In a container pid 1 may be the Python program itself.
+pub fn is_orphan(process: &Seen, parent: Option<&Seen>) -> bool {
+    let Some(parent) = parent.filter(|parent| !parent.ended) else {
+        return title(process).is_some();
+    };
+    let first = parent.command.split_whitespace().next().unwrap_or("");
+    let python =
+        parent.comm.contains("python") || first.contains("python") || looks_like_vllm(parent);
+    let reaper = parent.pid == 1 || REAPERS.iter().any(|name| parent.comm.starts_with(name));
+    title(process).is_some() && reaper && !python
+}
+
 /// Whether a command line looks like the start of a vLLM server: what `trace` without a pid looks for.
 pub fn looks_like_vllm(process: &Seen) -> bool {
     let words: Vec<&str> = process.command.split_whitespace().collect();
@@ -151,6 +175,34 @@ mod tests {
         );
         assert_eq!(of("python3", "python3 -m http.server"), None);
         assert_eq!(of("x", "std::thread"), None);
+    }
+
+    #[test]
+    fn an_engine_outlives_its_server_where_a_reaper_is_its_parent() {
+        let engine = named("VLLM::EngineCor", "VLLM::EngineCore");
+        let parent = |pid: u32, comm: &str, command: &str| Seen {
+            pid,
+            ..named(comm, command)
+        };
+        let orphan = |parent: Seen| is_orphan(&engine, Some(&parent));
+        assert!(orphan(parent(1, "init", "/sbin/init")));
+        assert!(orphan(parent(
+            812,
+            "systemd",
+            "/lib/systemd/systemd --user"
+        )));
+        assert!(is_orphan(&engine, None));
+        assert!(!orphan(parent(1, "python3", "python3 offline.py")));
+        assert!(!orphan(parent(
+            1,
+            "vllm",
+            "/usr/bin/python3 /usr/bin/vllm serve m"
+        )));
+        assert!(!orphan(parent(40, "offline.py", "./offline.py")));
+        assert!(!is_orphan(
+            &named("vllm", "python3 /usr/bin/vllm serve m"),
+            None
+        ));
     }
 
     #[test]

@@ -175,6 +175,16 @@ impl MarkerPage {
         self.write_data(offset_of!(Head, tracer), &std::process::id().to_ne_bytes())
     }
 
+    /// The tracer that holds the lock, as process id in its own pid namespace; `None` if nobody does. Writes nothing:
+    /// the lock is on the file, and is held for the moment in which it is tried.
+    pub fn holder(&self) -> Result<Option<u32>, Error> {
+        if lock::try_exclusive(&self.memfd).map_err(Error::Lock)? {
+            self.unlock()?;
+            return Ok(None);
+        }
+        Ok(Some(self.head()?.tracer))
+    }
+
     /// Gives the lock back.
     pub fn unlock(&self) -> Result<(), Error> {
         lock::release(&self.memfd).map_err(Error::Lock)

@@ -27,17 +27,19 @@ pub struct Op {
     pub code: u8,
     /// For [`CODE_LEAF`] and for the items of [`CODE_COLLECT`]: one of the `LEAF_*`.
     pub leaf: u8,
-    /// Room for later versions.
-    pub reserved: u8,
+    /// Whether the object reached is kept for a later [`CODE_KEPT`]: 0 or 1.
+    pub keep: u8,
     /// For [`CODE_COLLECT`]: how the item is reached from the container's element: one of the `ELEMENT_*`.
     pub element: u8,
     /// [`CODE_ARGUMENT`]: position. [`CODE_ATTRIBUTE`], and elements that are attributes: index among the type's
     /// shared keys, or [`NO_INDEX`].
     pub index: u32,
     /// Where the key lies in the entries of a dictionary or of a type's shared keys, or [`NO_INDEX`]. Only a hint: the
-    /// key there is compared. The kernel writes here where it found the key last.
+    /// key there is compared. The kernel writes here, and to `offset`, where it found the key last (see
+    /// [`eval::Learned`]).
     pub hint: u32,
-    /// [`CODE_LOAD`] and [`ELEMENT_LOAD`]: bytes to add. [`CODE_TUPLE_ITEM`], [`CODE_LIST_ITEM`]: item index.
+    /// [`CODE_LOAD`] and [`ELEMENT_LOAD`]: bytes to add. [`CODE_TUPLE_ITEM`], [`CODE_LIST_ITEM`]: item index. Look-ups
+    /// of a key: 0, until the kernel has learned something.
     pub offset: i32,
     /// Address of the interned key or argument name; for [`CODE_CONSTANT`] the object.
     pub key: u64,
@@ -74,6 +76,9 @@ pub const CODE_LEAF: u8 = 9;
 /// Ends the field with the items of a `list`, `tuple`, `dict` (its keys), `set` or `frozenset`, each read by `element`
 /// and `leaf`. `None`: `STATUS_NONE`. Another type: `STATUS_WRONG_TYPE`.
 pub const CODE_COLLECT: u8 = 10;
+/// Accumulator := the object that the last operation with `keep` reached. If it reached none: absent, as the field
+/// of that operation was. Stands in for the operations that two fields have in common.
+pub const CODE_KEPT: u8 = 11;
 
 /// The object's address, unchecked. 8 bytes in a collection.
 pub const LEAF_ADDRESS: u8 = 0;

@@ -5,8 +5,8 @@ use aya_ebpf::helpers::{bpf_probe_read_user, generated};
 use bytemuck::Pod;
 use core::mem::{MaybeUninit, offset_of};
 use profilemate_common::memory::Memory;
-use profilemate_common::path::eval::{INITIAL_STATUS, Machine, REGISTERS, Register};
-use profilemate_common::path::{OPS, Program};
+use profilemate_common::path::eval::{INITIAL_STATUS, Learned, Machine, REGISTERS, Register};
+use profilemate_common::path::{OPS, Op, Program};
 use profilemate_common::record::{BLOB_SIZE, FIELDS, Fields, MethodCalled, STRING_SIZE};
 
 /// Where one event's record is made.
@@ -43,6 +43,8 @@ const _: () = assert!(BLOB_AT == FIELDS_AT + size_of::<Fields>());
 /// Field numbers are masked with this rather than compared: 24 to 31 never occur, and would lie within the blob.
 const FIELD_MASK: u64 = 31;
 const _: () = assert!(FIELDS <= FIELD_MASK as usize + 1);
+const _: () =
+    assert!(offset_of!(Op, hint) % 8 == 0 && offset_of!(Op, offset) == offset_of!(Op, hint) + 4);
 
 /// A record under construction.
 pub(super) struct KernelMachine {
@@ -146,11 +148,27 @@ impl Machine for KernelMachine {
     }
 
     #[inline(always)]
-    fn learn(&mut self, pc: u64, hint: u32) {
+    fn learned(&self, _: &Op, pc: u64) -> Learned {
         let op = pc as usize & (OPS - 1);
-        // SAFETY: the operation lies within the program, by the mask; the store is aligned, and atomic as every aligned
-        // store of a word. Events on other CPUs read the old or the new hint, and check either.
-        unsafe { (&raw mut (*self.program).ops[op].hint).write_volatile(hint) }
+        // SAFETY: the operation lies within the program, by the mask, and `hint` and `offset` side by side, aligned
+        // (checked below). One load: events on other CPUs write the word at once.
+        Learned(unsafe {
+            (&raw const (*self.program).ops[op].hint)
+                .cast::<u64>()
+                .read_volatile()
+        })
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, pc: u64, what: Learned) {
+        let op = pc as usize & (OPS - 1);
+        // SAFETY: as above; the store is atomic as every aligned store of a word. Events on other CPUs read the old or
+        // the new word, and check either.
+        unsafe {
+            (&raw mut (*self.program).ops[op].hint)
+                .cast::<u64>()
+                .write_volatile(what.0);
+        }
     }
 
     #[inline(always)]

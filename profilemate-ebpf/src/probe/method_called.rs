@@ -85,7 +85,7 @@ fn fields_read(ctx: ProbeContext) -> u32 {
         return 0;
     };
     // SAFETY: the place is this event's until it is given back.
-    let (mark, index) = unsafe { (&(*place).mark, (*place).program) };
+    let (mark, index, process) = unsafe { (&(*place).mark, (*place).program, (*place).head.pid) };
     let mut complete = false;
     if let Some(pointer) = PROGRAMS.get_ptr_mut(index)
         // SAFETY: a value of a map, which lives as long as the programs. Only hints are written meanwhile.
@@ -94,7 +94,7 @@ fn fields_read(ctx: ProbeContext) -> u32 {
     {
         // SAFETY: as above, and the place is this event's.
         let mut machine = unsafe { KernelMachine::new(place, pointer) };
-        if !eval::run(&mut machine, &call(mark), program, layout) {
+        if !eval::run(&mut machine, &call(mark, process), program, layout) {
             go_on(&ctx);
             // So many parts are too many: what has been read so far counts.
         }
@@ -195,12 +195,13 @@ fn bare(head: MethodCalled) {
 }
 
 #[inline(always)]
-fn call(mark: &Mark) -> eval::Call {
+fn call(mark: &Mark, process: u32) -> eval::Call {
     eval::Call {
         args: mark.args,
         nargs: mark.slot_nargs as u32,
         kwnames: mark.kwnames,
         result: mark.result,
         phase: phase(mark),
+        process,
     }
 }

@@ -1,16 +1,18 @@
 //! The programs, and the maps they share.
 
+mod driver_called;
 mod machine;
 mod method_called;
 mod registers;
 mod workplace;
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
 use machine::Workplace;
+use profilemate_common::driver::{FUNCTIONS, Thread};
 use profilemate_common::path::Program;
 use profilemate_common::python::KernelLayout;
-use profilemate_ebpf::{LAYOUT_COUNT, PAGE_COUNT, PROGRAM_COUNT, WORKPLACE_COUNT};
+use profilemate_ebpf::{LAYOUT_COUNT, PAGE_COUNT, PROGRAM_COUNT, THREAD_COUNT, WORKPLACE_COUNT};
 
 /// Records. The loader sets the size.
 #[map]
@@ -31,6 +33,15 @@ static WORKPLACES: Array<Workplace> = Array::with_max_entries(WORKPLACE_COUNT, 0
 /// Entry 0 is `fields_read`.
 #[map]
 static PARTS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// Threads that called driver functions.
+#[map]
+static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(THREAD_COUNT, 0);
+/// What an entry of [`THREADS`] is at first: too big to be made on a program's stack beside the rest.
+#[map]
+static NEW_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
+/// Calls of driver functions, by function.
+#[map]
+static DRIVER_CALLS: PerCpuArray<u64> = PerCpuArray::with_max_entries(FUNCTIONS as u32, 0);
 /// The ledger, see [`Count`].
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(profilemate_ebpf::COUNTS, 0);
@@ -43,6 +54,12 @@ enum Count {
     Submitted = profilemate_ebpf::COUNT_SUBMITTED,
     Lost = profilemate_ebpf::COUNT_LOST,
     Filtered = profilemate_ebpf::COUNT_FILTERED,
+    DriverSubmitted = profilemate_ebpf::COUNT_DRIVER_SUBMITTED,
+    DriverLost = profilemate_ebpf::COUNT_DRIVER_LOST,
+    DriverFiltered = profilemate_ebpf::COUNT_DRIVER_FILTERED,
+    DriverCounted = profilemate_ebpf::COUNT_DRIVER_COUNTED,
+    DriverOpened = profilemate_ebpf::COUNT_DRIVER_OPENED,
+    DriverClosed = profilemate_ebpf::COUNT_DRIVER_CLOSED,
 }
 
 /// Adds one to a count. Atomically, because another program of ours may interrupt this one on the same CPU.

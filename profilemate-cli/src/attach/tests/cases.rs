@@ -42,7 +42,7 @@ pub(super) struct Names {
 pub(super) const BLANK: Op = Op {
     code: 0,
     leaf: 0,
-    reserved: 0,
+    keep: 0,
     element: 0,
     index: NO_INDEX,
     hint: NO_INDEX,

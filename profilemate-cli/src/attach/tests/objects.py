@@ -111,7 +111,7 @@ put("gone", gone)
 
 names = list(values) + ["slots", "gone", "missing", "n", "name", "child", "a0", "a35", "a59", "first", "second", "a", "b"]
 names += ["key777", "k", "_value_", "x", "kw1", "kw2", "args", "r1", "r5", "extra"]
-types = [int, float, str, bytes, set, frozenset, collections.deque, Plain, Sub, Slots, Data, Root]
+types = [int, float, str, bytes, list, tuple, dict, set, frozenset, collections.deque, Plain, Sub, Slots, Data, Root]
 args = (values["plain"], values["one"], values["text"], values["list"])
 kwnames = (sys.intern("kw1"), sys.intern("kw2"))
 addresses = {t.__name__: id(t) for t in types}

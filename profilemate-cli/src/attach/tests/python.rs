@@ -84,6 +84,7 @@ impl Python {
             kwnames: names.addresses["kwnames"],
             result: names.addresses["list_object"],
             phase: PHASE_RETURN,
+            process: child.id(),
         };
         Self {
             child,
@@ -225,44 +226,33 @@ fn the_kernel_reads_the_same_as_the_tracer() {
         for (mut program, cases) in programs(&cases) {
             program.layout = layout;
             kernel.set_program(5, 9, &program).unwrap();
-            python.pass(9);
-            let blob_len = machine.run(&python.call, &program, &python.layout);
-            let mut records: Vec<Vec<u8>> = Vec::new();
-            ring.drain(|record| records.push(record.to_vec()));
-            assert_eq!(records.len(), 1);
-            let (head, rest) = records[0].split_at(size_of::<MethodCalled>());
-            let head: MethodCalled = bytemuck::pod_read_unaligned(head);
-            assert_eq!((head.pid, head.page, head.slot), (python.child.id(), 5, 9));
-            assert_eq!(
-                (head.program, head.field_count),
-                (program.id, cases.len() as u8)
-            );
-            assert_eq!(
-                (head.entry_cycles, head.return_cycles, head.result),
-                (2, 3, python.call.result)
-            );
-            let (fields, blob) = rest.split_at(size_of::<Fields>());
-            let fields: Fields = bytemuck::pod_read_unaligned(fields);
             let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-            assert_eq!(
-                fields.status,
-                machine.fields.status,
-                "{}: {names:#?}",
-                interpreter.display()
-            );
-            assert_eq!(head.blob_len as usize, blob_len);
-            assert_eq!(
-                blob,
-                &machine.blob[..blob_len],
-                "{}: {names:#?}",
-                interpreter.display()
-            );
-            assert_eq!(
-                fields.values,
-                machine.fields.values,
-                "{}: {names:#?}",
-                interpreter.display()
-            );
+            // The kernel learns at the first event what it takes for the short cut at the next ones.
+            for _ in 0..3 {
+                python.pass(9);
+                let blob_len = machine.run(&python.call, &program, &python.layout);
+                let mut records: Vec<Vec<u8>> = Vec::new();
+                ring.drain(|record| records.push(record.to_vec()));
+                assert_eq!(records.len(), 1);
+                let (head, rest) = records[0].split_at(size_of::<MethodCalled>());
+                let head: MethodCalled = bytemuck::pod_read_unaligned(head);
+                assert_eq!((head.pid, head.page, head.slot), (python.child.id(), 5, 9));
+                assert_eq!(
+                    (head.program, head.field_count),
+                    (program.id, cases.len() as u8)
+                );
+                assert_eq!(
+                    (head.entry_cycles, head.return_cycles, head.result),
+                    (2, 3, python.call.result)
+                );
+                let (fields, blob) = rest.split_at(size_of::<Fields>());
+                let fields: Fields = bytemuck::pod_read_unaligned(fields);
+                let whose = format!("{}: {names:#?}", interpreter.display());
+                assert_eq!(fields.status, machine.fields.status, "{whose}");
+                assert_eq!(head.blob_len as usize, blob_len);
+                assert_eq!(blob, &machine.blob[..blob_len], "{whose}");
+                assert_eq!(fields.values, machine.fields.values, "{whose}");
+            }
         }
         println!(
             "{}: {} paths are the same in the kernel",

@@ -17,10 +17,11 @@ pub mod object;
 pub mod path;
 pub mod resolve;
 pub mod symbols;
+pub mod traceback;
 
 mod elf;
 mod hash;
-mod maps;
+mod lines;
 
 pub use function::{Argument, Binding, Function};
 pub use identify::{IdentifyError, Interpreter, Version, identify};

@@ -3,7 +3,9 @@
 use super::{Call, KEYWORD, Machine, Next, Register};
 use crate::path::Op;
 use crate::python::{KernelLayout, OB_SIZE};
-use crate::record::{PHASE_RETURN, STATUS_NO_RESULT, STATUS_NOT_PASSED};
+use crate::record::{
+    PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_NO_RESULT, STATUS_NOT_PASSED, STATUS_OK,
+};
 
 /// Keyword arguments that are searched, at most.
 const KEYWORDS: u64 = 16;
@@ -45,6 +47,19 @@ pub(super) fn keyword<M: Machine>(
     }
     machine.set(Register::Slot, slot + 1);
     Next::Stage(KEYWORD)
+}
+
+/// `CODE_KEPT`: the object that two fields have in common, or why the first of them did not reach it.
+#[inline(always)]
+pub(super) fn kept<M: Machine>(machine: &M) -> Next {
+    match (
+        machine.get(Register::Kept),
+        machine.get(Register::Failure) as u8,
+    ) {
+        (0, STATUS_OK) => Next::Fail(STATUS_BAD_PROGRAM),
+        (0, status) => Next::Fail(status),
+        (object, _) => Next::Object(object),
+    }
 }
 
 /// `CODE_RESULT`.

@@ -1,11 +1,11 @@
 //! Instance attributes and dictionary values: look-up by name, as the interpreter does it, without running it.
 
-use super::{Machine, Next, PROBE, Register};
+use super::{Call, Machine, Next, PROBE, Register, learned};
 use crate::path::{NO_INDEX, Op};
 use crate::python::{
     FLAG_DICT, FLAG_HEAP_TYPE, FLAG_INLINE_VALUES, FLAG_MANAGED_DICT, INSTANCE_DICT,
     INSTANCE_INLINE, INSTANCE_TAGGED, KernelLayout, OB_TYPE, TYPE_BASICSIZE, TYPE_DICTOFFSET,
-    TYPE_FLAGS,
+    TYPE_FLAGS, TYPE_VERSION,
 };
 use crate::record::{STATUS_FAULT, STATUS_UNSET, STATUS_WRONG_KEY, STATUS_WRONG_TYPE};
 
@@ -14,80 +14,153 @@ use crate::record::{STATUS_FAULT, STATUS_UNSET, STATUS_WRONG_KEY, STATUS_WRONG_T
 const VALUES_BEFORE: u64 = 32;
 /// From an instance's inline values to the byte that says whether they are valid (3.13).
 const INLINE_VALID: u64 = 3;
+/// `Index` of an attribute whose place is not known.
+const NOWHERE: u64 = u64::MAX;
 /// Hash table slots compared for one name, at most.
 const PROBES: u64 = 16;
 /// CPython's `PERTURB_SHIFT`.
 const PERTURB_SHIFT: u32 = 5;
 
 /// `CODE_ATTRIBUTE`.
+///
+/// What one part has found passes to the next through registers, of which the kernel's verifier remembers nothing: so
+/// the ways through the parts add up there and do not multiply.
 #[inline(always)]
 pub(super) fn attribute<M: Machine>(
-    machine: &M,
+    machine: &mut M,
     op: &Op,
+    call: &Call,
     layout: &KernelLayout,
     object: u64,
+    pc: u64,
 ) -> Next {
-    // One read for all that lies around the head. (What has nothing before it has no instance dictionary there.)
-    let around = match machine.read::<[u64; 6]>(object.wrapping_sub(VALUES_BEFORE)) {
-        Some(around) => around,
-        None => match machine.read::<u64>(object.wrapping_add(OB_TYPE)) {
-            Some(type_) => [0, 0, 0, 0, 0, type_],
-            None => return Next::Fail(STATUS_FAULT),
-        },
-    };
-    let type_ = around[5];
-    let known = type_ == op.expected && op.index != NO_INDEX;
-    let flags = if known {
-        FLAG_MANAGED_DICT | FLAG_INLINE_VALUES
-    } else {
-        machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS))
-    };
-    if layout.instance == INSTANCE_DICT || flags & FLAG_MANAGED_DICT == 0 {
-        // A negative offset counts from the end of an object of variable size (a subclass of `tuple`, or of `int`
-        // as `IntEnum`): the attributes of those are not read.
-        let offset = machine.read_or_zero::<i64>(type_.wrapping_add(TYPE_DICTOFFSET));
-        if offset <= 0 {
-            return Next::Fail(STATUS_WRONG_TYPE);
-        }
-        return Next::DictAt(object.wrapping_add(offset as u64));
+    // If the last look-up was in the same instance, what lies around its head is known. (The thread whose event this
+    // is runs nothing meanwhile.)
+    if (object == 0 || object != machine.get(Register::Instance)) && !head(machine, object) {
+        return Next::Fail(STATUS_FAULT);
     }
-    let values = match layout.instance {
-        INSTANCE_INLINE => inline_values(machine, object, type_, flags),
-        INSTANCE_TAGGED if around[1] & 1 == 0 => 0,
-        INSTANCE_TAGGED => around[1].wrapping_add(1),
-        _ => around[0],
+    let type_ = machine.get(Register::InstanceType);
+    place(machine, op, call, layout, type_, pc);
+    let index = machine.get(Register::Index);
+    let flags = if index == NOWHERE {
+        machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS))
+    } else {
+        FLAG_MANAGED_DICT | FLAG_INLINE_VALUES
     };
+    machine.set(Register::Flags, flags);
+    if object != machine.get(Register::Instance) {
+        let flags = machine.get(Register::Flags);
+        if layout.instance == INSTANCE_DICT || flags & FLAG_MANAGED_DICT == 0 {
+            // A negative offset counts from the end of an object of variable size (a subclass of `tuple`, or of `int`
+            // as `IntEnum`): the attributes of those are not read.
+            let offset = machine.read_or_zero::<i64>(type_.wrapping_add(TYPE_DICTOFFSET));
+            if offset <= 0 {
+                return Next::Fail(STATUS_WRONG_TYPE);
+            }
+            return Next::DictAt(object.wrapping_add(offset as u64));
+        }
+        values(machine, layout, object, type_, flags);
+        machine.set(Register::Instance, object);
+    }
+    let values = machine.get(Register::InstanceValues);
     if values == 0 {
-        return match around[1] {
+        return match machine.get(Register::InstanceDict) {
             0 => Next::Fail(STATUS_UNSET),
             dict => Next::Dict(dict),
         };
     }
     let values = values.wrapping_add(u64::from(layout.values_first));
-    if known {
-        return Next::ObjectAt(values.wrapping_add(8 * u64::from(op.index)));
+    let index = machine.get(Register::Index);
+    if index != NOWHERE {
+        return Next::ObjectAt(values.wrapping_add(8 * index));
     }
-    if flags & FLAG_HEAP_TYPE == 0 {
+    if machine.get(Register::Flags) & FLAG_HEAP_TYPE == 0 {
         return Next::Fail(STATUS_WRONG_TYPE);
     }
     let keys = machine.read_or_zero::<u64>(type_.wrapping_add(u64::from(layout.type_cached_keys)));
-    Next::Keys {
-        keys,
-        values,
-        candidate: op.hint,
+    let lesson = learned::lesson(
+        machine.get(Register::Version),
+        machine.get(Register::InstanceSize),
+        call.process,
+    );
+    machine.set(Register::Lesson, lesson);
+    Next::Keys { keys, values }
+}
+
+/// Reads what lies around the head of `object`: one read for all of it.
+#[inline(always)]
+fn head<M: Machine>(machine: &mut M, object: u64) -> bool {
+    let around = match machine.read::<[u64; 6]>(object.wrapping_sub(VALUES_BEFORE)) {
+        Some(around) => around,
+        // What has nothing before it has no instance dictionary there.
+        None => match machine.read::<u64>(object.wrapping_add(OB_TYPE)) {
+            Some(type_) => [0, 0, 0, 0, 0, type_],
+            None => return false,
+        },
+    };
+    machine.set(Register::Instance, 0);
+    machine.set(Register::InstanceValues, around[0]);
+    machine.set(Register::InstanceDict, around[1]);
+    machine.set(Register::InstanceType, around[5]);
+    machine.set(Register::InstanceSize, 0);
+    true
+}
+
+/// Sets `Index` to the attribute's index among the values of instances of `type_`, if that is known.
+#[inline(always)]
+fn place<M: Machine>(
+    machine: &mut M,
+    op: &Op,
+    call: &Call,
+    layout: &KernelLayout,
+    type_: u64,
+    pc: u64,
+) {
+    machine.set(Register::Index, NOWHERE);
+    if layout.instance == INSTANCE_DICT {
+        return;
+    }
+    if type_ == op.expected && op.index != NO_INDEX {
+        machine.set(Register::Index, u64::from(op.index));
+        return;
+    }
+    if type_ != machine.get(Register::VersionOf) {
+        let version = machine.read_or_zero::<u32>(type_.wrapping_add(TYPE_VERSION));
+        machine.set(Register::VersionOf, type_);
+        machine.set(Register::Version, u64::from(version));
+    }
+    let learned = machine.learned(op, pc);
+    if learned.holds(machine.get(Register::Version), call.process) {
+        machine.set(Register::Index, learned.index());
+        machine.set(Register::InstanceSize, learned.size());
     }
 }
 
-/// Address of the values inside an instance (3.13); 0 if its attributes are in a dictionary.
+/// Sets `InstanceValues` to where the values of `object` lie; to 0 if its attributes are in a dictionary.
 #[inline(always)]
-fn inline_values<M: Machine>(machine: &M, object: u64, type_: u64, flags: u64) -> u64 {
-    if flags & FLAG_INLINE_VALUES == 0 {
-        return 0;
+fn values<M: Machine>(machine: &mut M, layout: &KernelLayout, object: u64, type_: u64, flags: u64) {
+    if layout.instance == INSTANCE_TAGGED {
+        let word = machine.get(Register::InstanceDict);
+        let values = if word & 1 == 0 {
+            0
+        } else {
+            word.wrapping_add(1)
+        };
+        machine.set(Register::InstanceValues, values);
+    } else if layout.instance == INSTANCE_INLINE {
+        machine.set(Register::InstanceValues, 0);
+        if flags & FLAG_INLINE_VALUES == 0 {
+            return;
+        }
+        if machine.get(Register::InstanceSize) == 0 {
+            let size = machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE));
+            machine.set(Register::InstanceSize, size);
+        }
+        let values = object.wrapping_add(machine.get(Register::InstanceSize));
+        if machine.read_or_zero::<u8>(values.wrapping_add(INLINE_VALID)) != 0 {
+            machine.set(Register::InstanceValues, values);
+        }
     }
-    let values =
-        object.wrapping_add(machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_BASICSIZE)));
-    let valid = machine.read_or_zero::<u8>(values.wrapping_add(INLINE_VALID));
-    if valid == 0 { 0 } else { values }
 }
 
 /// `CODE_DICT_VALUE`.
@@ -102,23 +175,15 @@ pub(super) fn dict_value<M: Machine>(machine: &M, object: u64) -> Next {
     Next::Dict(object)
 }
 
-/// Looks `op.key` up in `dict`.
+/// Looks a key up in `dict`.
 #[inline(always)]
-pub(super) fn in_dict<M: Machine>(machine: &M, op: &Op, layout: &KernelLayout, dict: u64) -> Next {
-    let [keys, values] = parts(machine, layout, dict);
-    if values == 0 {
-        Next::Keys {
-            keys,
-            values,
-            candidate: op.hint,
-        }
-    } else {
-        Next::Keys {
-            keys,
-            values: values.wrapping_add(u64::from(layout.values_first)),
-            candidate: op.hint,
-        }
+pub(super) fn in_dict<M: Machine>(machine: &mut M, layout: &KernelLayout, dict: u64) -> Next {
+    let [keys, mut values] = parts(machine, layout, dict);
+    if values != 0 {
+        values = values.wrapping_add(u64::from(layout.values_first));
     }
+    machine.set(Register::Lesson, 0);
+    Next::Keys { keys, values }
 }
 
 /// Keys and values pointers of `dict`; they lie side by side in every version.
@@ -198,7 +263,7 @@ pub(super) fn table<M: Machine>(machine: &M, layout: &KernelLayout, keys: u64) -
     }
 }
 
-/// Looks `op.key` up in `keys`: at `candidate` first, then by hash.
+/// Looks `op.key` up in `keys`: where it was found last, then by hash.
 #[inline(always)]
 pub(super) fn search<M: Machine>(
     machine: &mut M,
@@ -206,17 +271,24 @@ pub(super) fn search<M: Machine>(
     layout: &KernelLayout,
     keys: u64,
     values: u64,
-    candidate: u32,
+    pc: u64,
 ) -> Next {
-    let table = table(machine, layout, keys);
     machine.set(Register::Values, values);
-    machine.set(Register::Entries, table.entries);
-    machine.set(Register::EntryStride, table.stride);
-    let candidate = u64::from(candidate);
-    if candidate < table.used {
-        let key = table
-            .entries
-            .wrapping_add(candidate.wrapping_mul(table.stride));
+    if keys != machine.get(Register::TableOf) {
+        let table = table(machine, layout, keys);
+        machine.set(Register::TableOf, keys);
+        machine.set(Register::Entries, table.entries);
+        machine.set(Register::EntryStride, table.stride);
+        machine.set(Register::Used, table.used);
+        machine.set(Register::TableMask, table.mask);
+        machine.set(Register::IndexScale, table.scale);
+    }
+    let candidate = machine.learned(op, pc).candidate();
+    if candidate < machine.get(Register::Used) {
+        let stride = machine.get(Register::EntryStride);
+        let key = machine
+            .get(Register::Entries)
+            .wrapping_add(candidate.wrapping_mul(stride));
         let [key, value] = machine.read_or_zero::<[u64; 2]>(key);
         if key == op.key {
             return Next::Entry {
@@ -226,14 +298,15 @@ pub(super) fn search<M: Machine>(
         }
     }
     let hash = machine.read_or_zero::<u64>(op.key.wrapping_add(u64::from(layout.str_hash)));
+    let mask = machine.get(Register::TableMask);
+    let scale = machine.get(Register::IndexScale) & 3;
     machine.set(
         Register::Indices,
         keys.wrapping_add(u64::from(layout.keys_indices)),
     );
-    machine.set(Register::IndexScale, table.scale);
-    machine.set(Register::IndexShift, 64 - (8u64 << table.scale));
-    machine.set(Register::Mask, table.mask);
-    machine.set(Register::Slot, hash & table.mask);
+    machine.set(Register::IndexShift, 64_u64.wrapping_sub(8 << scale));
+    machine.set(Register::Mask, mask);
+    machine.set(Register::Slot, hash & mask);
     machine.set(Register::Perturb, hash);
     machine.set(Register::Tries, 0);
     Next::Stage(PROBE)
@@ -241,7 +314,7 @@ pub(super) fn search<M: Machine>(
 
 /// Compares one slot of the hash table.
 #[inline(always)]
-pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
+pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op) -> Next {
     let slot = machine.get(Register::Slot);
     let at = machine
         .get(Register::Indices)
@@ -262,8 +335,6 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
             .wrapping_add((index as u64).wrapping_mul(stride));
         let [key, value] = machine.read_or_zero::<[u64; 2]>(key);
         if key == op.key {
-            // Instances of a class have their keys in the same places as a rule, so the next event looks here first.
-            machine.learn(pc, index as u32);
             return Next::Entry {
                 index: index as u64,
                 value,
@@ -283,9 +354,18 @@ pub(super) fn probe<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
     Next::Stage(PROBE)
 }
 
-/// The value that belongs to entry `index`: `value` beside the key, unless the table is split.
+/// The value that belongs to entry `index`: `value` beside the key, unless the table is split. Instances of a class have
+/// their keys in the same places as a rule, so the next event looks here first.
 #[inline(always)]
-pub(super) fn entry_value<M: Machine>(machine: &M, index: u64, value: u64) -> Next {
+pub(super) fn entry_value<M: Machine>(
+    machine: &mut M,
+    op: &Op,
+    pc: u64,
+    index: u64,
+    value: u64,
+) -> Next {
+    let lesson = machine.get(Register::Lesson);
+    learned::learn(machine, op, pc, lesson, index);
     let values = machine.get(Register::Values);
     if values != 0 {
         Next::ObjectAt(values.wrapping_add(index.wrapping_mul(8)))

@@ -27,6 +27,7 @@ const PAIR_HASH: u64 = 2;
 const HEAD: u64 = 8;
 
 const _: () = assert!(CODE_ATTRIBUTE as u64 == ATTRIBUTE);
+const _: () = assert!(DICT_USED == OB_SIZE && LIST_ITEMS == OB_SIZE + 8);
 
 /// Where a collection's elements lie.
 #[derive(Clone, Copy)]
@@ -45,14 +46,18 @@ pub(super) fn collect<M: Machine>(machine: &mut M, layout: &KernelLayout, object
     if object == layout.none {
         return Next::Fail(STATUS_NONE);
     }
-    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
+    // Type; `ob_size` or `ma_used`; a list's items.
+    let Some([type_, total, items]) = machine.read::<[u64; 3]>(object.wrapping_add(OB_TYPE)) else {
         return Next::Fail(STATUS_FAULT);
     };
-    let flags = machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS));
+    let flags = if type_ == layout.type_list {
+        FLAG_LIST
+    } else {
+        machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS))
+    };
     if flags & (FLAG_LIST | FLAG_TUPLE | FLAG_DICT) == 0 {
         return start_bases(machine, type_);
     }
-    let total = machine.read_or_zero::<u64>(object.wrapping_add(OB_SIZE));
     let mut elements = Elements {
         first: 0,
         stride: 8,
@@ -62,7 +67,7 @@ pub(super) fn collect<M: Machine>(machine: &mut M, layout: &KernelLayout, object
         total,
     };
     if flags & FLAG_LIST != 0 {
-        elements.first = machine.read_or_zero::<u64>(object.wrapping_add(LIST_ITEMS));
+        elements.first = items;
     } else if flags & FLAG_TUPLE != 0 {
         elements.first = object.wrapping_add(u64::from(layout.tuple_items));
     } else {
@@ -77,7 +82,6 @@ pub(super) fn collect<M: Machine>(machine: &mut M, layout: &KernelLayout, object
             values.wrapping_add(u64::from(layout.values_first))
         };
         elements.count = table.used;
-        elements.total = machine.read_or_zero::<u64>(object.wrapping_add(DICT_USED));
     }
     Next::Elements(elements)
 }

@@ -4,13 +4,14 @@ use super::{BASE, Machine, Next, Register, collection};
 use crate::path::{CODE_COLLECT, Op};
 use crate::python::{
     BYTES_DATA, FLAG_BYTES, FLAG_DICT, FLAG_INT, FLAG_LIST, FLAG_STR, FLAG_TUPLE, FLOAT_VALUE,
-    INT_DIGITS, INT_TAG, KernelLayout, OB_SIZE, OB_TYPE, SET_USED, STR_LENGTH, TYPE_BASE,
-    TYPE_FLAGS,
+    INT_DIGITS, INT_TAG, KernelLayout, OB_SIZE, OB_TYPE, SET_USED, TYPE_BASE, TYPE_FLAGS,
 };
 use crate::record::{
     BLOB_SIZE, STATUS_FAULT, STATUS_NO_ROOM, STATUS_NONE, STATUS_OK, STATUS_TOO_BIG,
     STATUS_WRONG_TYPE, STRING_SIZE,
 };
+
+const _: () = assert!(FLOAT_VALUE == OB_TYPE + 8 && SET_USED == OB_TYPE + 16);
 
 /// Bits of one digit of an `int`.
 const DIGIT_BITS: u32 = 30;
@@ -84,7 +85,7 @@ pub(super) fn bool(layout: &KernelLayout, object: u64) -> Next {
 /// `LEAF_FLOAT`: a `float`, or a direct subclass.
 #[inline(always)]
 pub(super) fn float<M: Machine>(machine: &M, layout: &KernelLayout, object: u64) -> Next {
-    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
+    let Some([type_, bits]) = machine.read::<[u64; 2]>(object.wrapping_add(OB_TYPE)) else {
         return Next::Fail(STATUS_FAULT);
     };
     if type_ != layout.type_float
@@ -92,22 +93,25 @@ pub(super) fn float<M: Machine>(machine: &M, layout: &KernelLayout, object: u64)
     {
         return Next::Fail(STATUS_WRONG_TYPE);
     }
-    match machine.read::<u64>(object.wrapping_add(FLOAT_VALUE)) {
-        None => Next::Fail(STATUS_FAULT),
-        Some(bits) => Next::Value(bits),
-    }
+    Next::Value(bits)
 }
 
 /// `LEAF_LEN`.
 #[inline(always)]
-pub(super) fn len<M: Machine>(machine: &mut M, object: u64) -> Next {
-    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
+pub(super) fn len<M: Machine>(machine: &mut M, layout: &KernelLayout, object: u64) -> Next {
+    // Type; `ob_size`, `ma_used` or `length`; a set's `used`. Every such object has room for the three.
+    let Some([type_, size, used]) = machine.read::<[u64; 3]>(object.wrapping_add(OB_TYPE)) else {
         return Next::Fail(STATUS_FAULT);
     };
+    if type_ == layout.type_list || type_ == layout.type_dict || type_ == layout.type_deque {
+        return Next::Value(size);
+    }
+    if type_ == layout.type_set {
+        return Next::Value(used);
+    }
     let flags = machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS));
     if flags & (FLAG_LIST | FLAG_TUPLE | FLAG_DICT | FLAG_STR | FLAG_BYTES) != 0 {
-        // `ob_size`, `ma_used` and `length` all lie at 16.
-        return Next::ValueAt(object.wrapping_add(OB_SIZE));
+        return Next::Value(size);
     }
     start_bases(machine, type_)
 }
@@ -152,10 +156,17 @@ pub(super) fn base<M: Machine>(
 /// `LEAF_STR`.
 #[inline(always)]
 pub(super) fn str<M: Machine>(machine: &M, layout: &KernelLayout, object: u64) -> Next {
-    if let Some(status) = check(machine, object, FLAG_STR) {
-        return Next::Fail(status);
+    // Type, length, hash, and the state, which follows the hash in every version.
+    let Some([type_, length, _, state]) = machine.read::<[u64; 4]>(object.wrapping_add(OB_TYPE))
+    else {
+        return Next::Fail(STATUS_FAULT);
+    };
+    if type_ != layout.type_str
+        && machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & FLAG_STR == 0
+    {
+        return Next::Fail(STATUS_WRONG_TYPE);
     }
-    let state = machine.read_or_zero::<u32>(object.wrapping_add(u64::from(layout.str_state)));
+    let state = state as u32;
     if state & STATE_ASCII == 0 {
         return Next::Fail(STATUS_WRONG_TYPE);
     }
@@ -165,33 +176,22 @@ pub(super) fn str<M: Machine>(machine: &M, layout: &KernelLayout, object: u64) -
         // An instance of a subclass has its characters elsewhere.
         machine.read_or_zero::<u64>(object.wrapping_add(u64::from(layout.str_compact)))
     };
-    let length = machine.read_or_zero::<u64>(object.wrapping_add(STR_LENGTH));
     Next::Text { length, data }
 }
 
 /// `LEAF_BYTES`.
 #[inline(always)]
 pub(super) fn bytes<M: Machine>(machine: &M, object: u64) -> Next {
-    if let Some(status) = check(machine, object, FLAG_BYTES) {
-        return Next::Fail(status);
+    let Some([type_, length]) = machine.read::<[u64; 2]>(object.wrapping_add(OB_TYPE)) else {
+        return Next::Fail(STATUS_FAULT);
+    };
+    if machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & FLAG_BYTES == 0 {
+        return Next::Fail(STATUS_WRONG_TYPE);
     }
-    let length = machine.read_or_zero::<u64>(object.wrapping_add(OB_SIZE));
     Next::Text {
         length,
         data: object.wrapping_add(BYTES_DATA),
     }
-}
-
-/// Why `object` is not of the kind that `flag` tells.
-#[inline(always)]
-fn check<M: Machine>(machine: &M, object: u64, flag: u64) -> Option<u8> {
-    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
-        return Some(STATUS_FAULT);
-    };
-    if machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & flag == 0 {
-        return Some(STATUS_WRONG_TYPE);
-    }
-    None
 }
 
 /// Puts up to 63 characters into the blob.

@@ -1,16 +1,18 @@
 //! A machine in ordinary memory: runs a program outside the kernel, for tests and for reading a value at once.
 
-use super::{Call, INITIAL_STATUS, Machine, PARTS, REGISTERS, Register, run, start};
+use super::{Call, INITIAL_STATUS, Learned, Machine, PARTS, REGISTERS, Register, run, start};
 use crate::memory::Memory;
-use crate::path::Program;
+use crate::path::{OPS, Op, Program};
 use crate::python::KernelLayout;
 use crate::record::{BLOB_SIZE, FIELDS, Fields, STRING_SIZE};
 use bytemuck::Pod;
 
 /// A record under construction in ordinary memory. Large: better boxed.
 pub struct LocalMachine<M> {
-    memory: M,
+    /// What it reads.
+    pub memory: M,
     registers: [u64; REGISTERS],
+    learned: [Option<Learned>; OPS],
     /// The fields read.
     pub fields: Fields,
     /// Strings and collections; the first [`LocalMachine::run`] result bytes are in use.
@@ -23,6 +25,7 @@ impl<M: Memory> LocalMachine<M> {
         Self {
             memory,
             registers: [0; REGISTERS],
+            learned: [None; OPS],
             fields: Fields {
                 status: [INITIAL_STATUS; FIELDS],
                 values: [0; FIELDS],
@@ -33,6 +36,12 @@ impl<M: Memory> LocalMachine<M> {
 
     /// Runs `program` on `call`, from a clean record. Returns the bytes of the blob that are in use.
     pub fn run(&mut self, call: &Call, program: &Program, layout: &KernelLayout) -> usize {
+        self.learned = [None; OPS];
+        self.run_again(call, program, layout)
+    }
+
+    /// As [`LocalMachine::run`], with what the program's operations have learned since that.
+    pub fn run_again(&mut self, call: &Call, program: &Program, layout: &KernelLayout) -> usize {
         self.registers = [0; REGISTERS];
         self.fields = Fields {
             status: [INITIAL_STATUS; FIELDS],
@@ -77,8 +86,15 @@ impl<M: Memory> Machine for LocalMachine<M> {
         }
     }
 
-    fn learn(&mut self, _pc: u64, _hint: u32) {
-        // One value is read at once here: there is no next event.
+    fn learned(&self, op: &Op, pc: u64) -> Learned {
+        let learned = self.learned.get(pc as usize).copied().flatten();
+        learned.unwrap_or(Learned::of(op))
+    }
+
+    fn learn(&mut self, pc: u64, what: Learned) {
+        if let Some(place) = self.learned.get_mut(pc as usize) {
+            *place = Some(what);
+        }
     }
 
     fn set_blob(&mut self, offset: u64, word: u64) {

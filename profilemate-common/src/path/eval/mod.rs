@@ -13,18 +13,20 @@ mod argument;
 mod attribute;
 mod collection;
 mod leaf;
+mod learned;
 mod local;
 mod register;
 mod sequence;
 
+pub use learned::Learned;
 pub use local::LocalMachine;
 pub use register::{REGISTERS, Register};
 
 use crate::memory::Memory;
 use crate::path::{
-    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_LEAF,
-    CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL, LEAF_BYTES,
-    LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_STR, OPS, Op, Program,
+    CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_KEPT,
+    CODE_LEAF, CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL,
+    LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_STR, OPS, Op, Program,
 };
 use crate::python::{FLAG_LIST, FLAG_TUPLE, KernelLayout};
 use crate::record::{
@@ -51,6 +53,8 @@ pub struct Call {
     pub result: u64,
     /// One of `record::PHASE_*`.
     pub phase: u8,
+    /// The process: what was learned in one does not hold in its forked children.
+    pub process: u32,
 }
 
 /// What the evaluator runs on: foreign memory to read, registers to remember by, and a record to fill.
@@ -65,8 +69,10 @@ pub trait Machine: Memory {
     fn set_status(&mut self, field: u64, status: u8);
     /// Sets the value of `field`, which is less than `FIELDS`.
     fn set_value(&mut self, field: u64, value: u64);
-    /// Remembers in operation `pc` of the program, less than `OPS`, where its key was found: its hint from now on.
-    fn learn(&mut self, pc: u64, hint: u32);
+    /// What operation `pc` of the program, which is `op`, has learned: one read of both halves.
+    fn learned(&self, op: &Op, pc: u64) -> Learned;
+    /// Remembers in operation `pc` of the program, less than `OPS`, where its key was found: one write.
+    fn learn(&mut self, pc: u64, what: Learned);
     /// Sets eight bytes of the blob.
     fn set_blob(&mut self, offset: u64, word: u64);
     /// Copies `length` (at most 63) bytes of foreign memory to the blob at `offset + 1`; false if not readable.
@@ -90,6 +96,8 @@ const BASE: u64 = 14;
 const UNKNOWN: u64 = 15;
 /// Stage of leaf 0; the others follow.
 const LEAF: u64 = 16;
+/// Take the object kept: the stage of [`CODE_KEPT`], behind the leaves.
+const KEPT: u64 = LEAF + LEAF_IS_NONE as u64 + 1;
 
 /// Prepares a run.
 #[inline(always)]
@@ -136,11 +144,7 @@ enum Next {
     /// Look the key up in this dictionary.
     Dict(u64),
     /// Look the key up in this keys object, with values apart at `values` unless 0.
-    Keys {
-        keys: u64,
-        values: u64,
-        candidate: u32,
-    },
+    Keys { keys: u64, values: u64 },
     /// The key is in entry `index`, with `value` beside it.
     Entry { index: u64, value: u64 },
     /// The items of these elements are the value.
@@ -182,7 +186,7 @@ fn step<M: Machine>(
     if let Next::Taken = next {
         next = handle(machine, call, op, layout, stage, pc);
     }
-    let stage = go_on(machine, op, layout, next);
+    let stage = go_on(machine, op, layout, pc, next);
     machine.set(Register::Stage, stage);
     true
 }
@@ -202,21 +206,22 @@ fn handle<M: Machine>(
         ARGUMENT => argument::argument(machine, op, call),
         RESULT => argument::result(call),
         CONSTANT => Next::Object(op.key),
-        ATTRIBUTE => attribute::attribute(machine, op, layout, object),
+        KEPT => argument::kept(machine),
+        ATTRIBUTE => attribute::attribute(machine, op, call, layout, object, pc),
         LOAD => sequence::load(machine, op, object),
         TUPLE_ITEM => sequence::item(
             machine,
             op,
             object,
-            FLAG_TUPLE,
+            [FLAG_TUPLE, layout.type_tuple],
             u64::from(layout.tuple_items),
         ),
-        LIST_ITEM => sequence::item(machine, op, object, FLAG_LIST, 0),
+        LIST_ITEM => sequence::item(machine, op, object, [FLAG_LIST, layout.type_list], 0),
         DICT_VALUE => attribute::dict_value(machine, object),
         SKIP => skip(machine, op, pc),
         COLLECT => collection::collect(machine, layout, object),
         KEYWORD => argument::keyword(machine, op, call, layout),
-        PROBE => attribute::probe(machine, op, pc),
+        PROBE => attribute::probe(machine, op),
         BASE => leaf::base(machine, op, layout, object),
         LEAF_STAGE_ADDRESS => Next::Value(object),
         LEAF_STAGE_IS_NONE => Next::Value(u64::from(object == layout.none)),
@@ -224,7 +229,7 @@ fn handle<M: Machine>(
         LEAF_STAGE_INT => leaf::int(machine, layout, object),
         LEAF_STAGE_BOOL => leaf::bool(layout, object),
         LEAF_STAGE_FLOAT => leaf::float(machine, layout, object),
-        LEAF_STAGE_LEN => leaf::len(machine, object),
+        LEAF_STAGE_LEN => leaf::len(machine, layout, object),
         LEAF_STAGE_STR => leaf::str(machine, layout, object),
         LEAF_STAGE_BYTES => leaf::bytes(machine, object),
         _ => Next::Fail(STATUS_BAD_PROGRAM),
@@ -243,7 +248,13 @@ fn leaf_stage(leaf: u8) -> u64 {
 
 /// Acts on what a step led to; the next step's stage. Each way leads only to ways further down.
 #[inline(always)]
-fn go_on<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, mut next: Next) -> u64 {
+fn go_on<M: Machine>(
+    machine: &mut M,
+    op: &Op,
+    layout: &KernelLayout,
+    pc: u64,
+    mut next: Next,
+) -> u64 {
     if let Next::DictAt(address) = next {
         next = match machine.read::<u64>(address) {
             None => Next::Fail(STATUS_FAULT),
@@ -252,18 +263,13 @@ fn go_on<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, mut next: 
         };
     }
     if let Next::Dict(dict) = next {
-        next = attribute::in_dict(machine, op, layout, dict);
+        next = attribute::in_dict(machine, layout, dict);
     }
-    if let Next::Keys {
-        keys,
-        values,
-        candidate,
-    } = next
-    {
-        next = attribute::search(machine, op, layout, keys, values, candidate);
+    if let Next::Keys { keys, values } = next {
+        next = attribute::search(machine, op, layout, keys, values, pc);
     }
     if let Next::Entry { index, value } = next {
-        next = attribute::entry_value(machine, index, value);
+        next = attribute::entry_value(machine, op, pc, index, value);
     }
     if let Next::ObjectAt(address) = next {
         next = match machine.read::<u64>(address) {
@@ -297,6 +303,9 @@ fn go_on<M: Machine>(machine: &mut M, op: &Op, layout: &KernelLayout, mut next: 
         Next::Stage(stage) => stage,
         Next::Object(object) => {
             machine.set(Register::Object, object);
+            if op.keep != 0 {
+                machine.set(Register::Kept, object);
+            }
             machine.get(Register::After)
         }
         Next::Stored(cursor) => collection::stored(machine, cursor),
@@ -331,6 +340,8 @@ fn entry_stage(op: &Op) -> u64 {
     let code = u64::from(op.code);
     if op.code == CODE_LEAF {
         leaf_stage(op.leaf)
+    } else if op.code == CODE_KEPT {
+        KEPT
     } else if code > COLLECT {
         UNKNOWN
     } else {
@@ -343,6 +354,7 @@ fn entry_stage(op: &Op) -> u64 {
 fn fail<M: Machine>(machine: &mut M, status: u8) -> u64 {
     let field = machine.get(Register::Field);
     machine.set_status(field, status);
+    machine.set(Register::Failure, u64::from(status));
     let start = machine.get(Register::Start);
     machine.set(Register::Cursor, start);
     machine.set(Register::InItem, 0);
@@ -365,6 +377,10 @@ fn finish<M: Machine>(machine: &mut M, value: u64, status: u8) -> u64 {
 /// Passes over one operation of a failed field.
 #[inline(always)]
 fn skip<M: Machine>(machine: &mut M, op: &Op, pc: u64) -> Next {
+    if op.keep != 0 {
+        // What the fields that begin here have in common has failed for all of them.
+        machine.set(Register::Kept, 0);
+    }
     if op.code != CODE_LEAF && op.code != CODE_COLLECT {
         machine.set(Register::Pc, pc.wrapping_add(1));
         return Next::Stage(SKIP);

@@ -62,7 +62,37 @@ pub enum Register {
     Values,
     /// Look-up: slots compared; base search: types compared.
     Tries,
+    /// Look-up: the keys object whose table the registers describe, or 0.
+    TableOf,
+    /// Look-up: entries in use.
+    Used,
+    /// Look-up: slots less one, for as long as `TableOf` holds.
+    TableMask,
+    /// Look-up: what may be learned besides the index, or 0.
+    Lesson,
+    /// The instance that the four registers below describe, or 0.
+    Instance,
+    /// Its type.
+    InstanceType,
+    /// Address of its value 0, or 0 if its attributes are in a dictionary.
+    InstanceValues,
+    /// Its dictionary, or 0.
+    InstanceDict,
+    /// Its size without values, where they follow the object.
+    InstanceSize,
+    /// The type whose version is known, or 0.
+    VersionOf,
+    /// The type's version; 0 if it has none.
+    Version,
+    /// Attribute: index of its value, if that is known.
+    Index,
+    /// Attribute: flags of the type, or those that a type must have whose attribute's place is known.
+    Flags,
+    /// The object kept, or 0.
+    Kept,
+    /// Why the last field that failed did.
+    Failure,
 }
 
 /// Number of registers.
-pub const REGISTERS: usize = Register::Tries as usize + 1;
+pub const REGISTERS: usize = Register::Failure as usize + 1;

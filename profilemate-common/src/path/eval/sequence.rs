@@ -3,6 +3,8 @@
 use super::{Machine, Next};
 use crate::path::Op;
 use crate::python::{LIST_ITEMS, OB_SIZE, OB_TYPE, TYPE_FLAGS};
+
+const _: () = assert!(OB_SIZE == OB_TYPE + 8 && LIST_ITEMS == OB_SIZE + 8);
 use crate::record::{STATUS_FAULT, STATUS_OUT_OF_RANGE, STATUS_WRONG_TYPE};
 
 /// `CODE_LOAD`.
@@ -18,22 +20,30 @@ pub(super) fn load<M: Machine>(machine: &M, op: &Op, object: u64) -> Next {
     Next::ObjectAt(object.wrapping_add(i64::from(op.offset) as u64))
 }
 
-/// `CODE_TUPLE_ITEM` and `CODE_LIST_ITEM`: `flag` is the kind that the object must be of; the items begin at `items`
-/// in the object, or (0) where a list's pointer says.
+/// `CODE_TUPLE_ITEM` and `CODE_LIST_ITEM`: `kind` are the flag and the type that the object must be of; the items begin
+/// at `items` in the object, or (0) where a list's pointer says.
 #[inline(always)]
-pub(super) fn item<M: Machine>(machine: &M, op: &Op, object: u64, flag: u64, items: u64) -> Next {
-    let Some(type_) = machine.read::<u64>(object.wrapping_add(OB_TYPE)) else {
+pub(super) fn item<M: Machine>(
+    machine: &M,
+    op: &Op,
+    object: u64,
+    [flag, type_of_kind]: [u64; 2],
+    items: u64,
+) -> Next {
+    // Type, size, and a list's items.
+    let Some([type_, size, list]) = machine.read::<[u64; 3]>(object.wrapping_add(OB_TYPE)) else {
         return Next::Fail(STATUS_FAULT);
     };
-    if machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & flag == 0 {
+    if type_ != type_of_kind
+        && machine.read_or_zero::<u64>(type_.wrapping_add(TYPE_FLAGS)) & flag == 0
+    {
         return Next::Fail(STATUS_WRONG_TYPE);
     }
-    let size = machine.read_or_zero::<i64>(object.wrapping_add(OB_SIZE));
-    if op.offset < 0 || i64::from(op.offset) >= size {
+    if op.offset < 0 || i64::from(op.offset) >= size as i64 {
         return Next::Fail(STATUS_OUT_OF_RANGE);
     }
     let first = if items == 0 {
-        machine.read_or_zero::<u64>(object.wrapping_add(LIST_ITEMS))
+        list
     } else {
         object.wrapping_add(items)
     };

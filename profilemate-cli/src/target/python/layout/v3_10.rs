@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_DICT, INT_OB_SIZE, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, Offsets};
+use super::{CodeOffsets, FunctionOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 10,
@@ -36,6 +36,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 72,
         free: 80,
     },
+    stack: StackOffsets {
+        threads: 8,
+        thread_id: 176,
+        state_frame: 24,
+        cframe_frame: None,
+        frame_head: 24,
+        code_word: 1,
+        previous_word: 0,
+        locals: 352,
+        instruction: 96,
+    },
     kernel: KernelLayout {
         instance: INSTANCE_DICT,
         int: INT_OB_SIZE,
@@ -53,7 +64,9 @@ pub(super) const OFFSETS: Offsets = Offsets {
         str_state: 32,
         type_cached_keys: 872,
         str_hash: 24,
-        reserved: [0; 2],
+        type_list: 0,
+        type_tuple: 0,
+        type_dict: 0,
         none: 0,
         true_: 0,
         false_: 0,

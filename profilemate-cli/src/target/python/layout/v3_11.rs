@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_VALUES_BEFORE, INT_OB_SIZE, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, Offsets};
+use super::{CodeOffsets, FunctionOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 11,
@@ -36,6 +36,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 96,
         free: 104,
     },
+    stack: StackOffsets {
+        threads: 16,
+        thread_id: 152,
+        state_frame: 56,
+        cframe_frame: Some(8),
+        frame_head: 32,
+        code_word: 0,
+        previous_word: 2,
+        locals: 72,
+        instruction: 56,
+    },
     kernel: KernelLayout {
         instance: INSTANCE_VALUES_BEFORE,
         int: INT_OB_SIZE,
@@ -53,7 +64,9 @@ pub(super) const OFFSETS: Offsets = Offsets {
         str_state: 32,
         type_cached_keys: 872,
         str_hash: 24,
-        reserved: [0; 2],
+        type_list: 0,
+        type_tuple: 0,
+        type_dict: 0,
         none: 0,
         true_: 0,
         false_: 0,

@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_TAGGED, INT_TAG, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, InternedOffsets, Offsets};
+use super::{CodeOffsets, FunctionOffsets, InternedOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 12,
@@ -39,6 +39,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 96,
         free: 104,
     },
+    stack: StackOffsets {
+        threads: 72,
+        thread_id: 136,
+        state_frame: 56,
+        cframe_frame: Some(0),
+        frame_head: 0,
+        code_word: 0,
+        previous_word: 1,
+        locals: 72,
+        instruction: 56,
+    },
     kernel: KernelLayout {
         instance: INSTANCE_TAGGED,
         int: INT_TAG,
@@ -56,7 +67,9 @@ pub(super) const OFFSETS: Offsets = Offsets {
         str_state: 32,
         type_cached_keys: 880,
         str_hash: 24,
-        reserved: [0; 2],
+        type_list: 0,
+        type_tuple: 0,
+        type_dict: 0,
         none: 0,
         true_: 0,
         false_: 0,

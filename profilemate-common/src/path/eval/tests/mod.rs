@@ -20,6 +20,7 @@ use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
+mod learned;
 mod noise;
 
 /// Memory of which only some words are readable.
@@ -130,7 +131,7 @@ fn instance(words: &mut Words, address: u64, value: u64, valid: u64) {
 const BLANK: Op = Op {
     code: 0,
     leaf: 0,
-    reserved: 0,
+    keep: 0,
     element: 0,
     index: NO_INDEX,
     hint: NO_INDEX,

@@ -30,7 +30,7 @@ impl Memory for Noise {
 fn any_op() -> impl Strategy<Value = Op> {
     let index = prop_oneof![Just(NO_INDEX), 0..40_u32];
     (
-        1..12_u8,
+        1..13_u8,
         0..10_u8,
         0..4_u8,
         index.clone(),
@@ -41,7 +41,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         .prop_map(|(code, leaf, element, index, hint, offset, key)| Op {
             code,
             leaf,
-            reserved: 0,
+            keep: (key >> 8 & 1) as u8,
             element,
             index,
             hint,
@@ -57,7 +57,7 @@ proptest! {
         let mut machine = Box::new(LocalMachine::new(Noise(seed)));
         let keys_kind = if old { u32::MAX } else { 10 };
         let layout = KernelLayout { keys_kind, instance: (seed & 3) as u32, ..layout() };
-        let call = Call { args: seed, nargs: (seed >> 60) as u32, kwnames: !seed, result: seed >> 8, phase: 1 };
+        let call = Call { args: seed, nargs: (seed >> 60) as u32, kwnames: !seed, result: seed >> 8, phase: 1, process: 7 };
         let used = machine.run(&call, &program(&ops, FIELDS as u32), &layout);
         prop_assert!(used <= BLOB_SIZE);
         for (status, value) in machine.fields.status.iter().zip(machine.fields.values) {

@@ -1,0 +1,3 @@
+//! What a person looks at while a session runs.
+
+pub mod top;
