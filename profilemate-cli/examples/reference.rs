@@ -140,8 +140,9 @@ fn catalog(out: &mut String) -> Result {
     out.push_str(CATALOG_HEAD);
     writeln!(
         out,
-        "\nIt was written for vLLM `{}`. Outside of that range nothing is bound, unless `--assume-vllm VERSION` \
-         is given.",
+        "\nIt was written for vLLM `{}`, V1 engine. Of a newer vLLM what is found in the process is bound, with a \
+         warning; of an older one nothing, unless `--assume-vllm VERSION` is given. `profilemate catalog check PATH` \
+         tells from a vLLM's sources what of it is there.",
         catalog.range
     )?;
     out.push_str(EVENTS);

@@ -27,6 +27,15 @@ pub enum Note {
         /// In plain words.
         reason: String,
     },
+    /// Something about the catalogue does not fit a process, or is not known to, and why.
+    Doubt {
+        /// Process.
+        pid: u32,
+        /// The tables that it concerns, file names without `.csv`; none is all.
+        tables: Vec<String>,
+        /// In plain words.
+        reason: String,
+    },
     /// A program was compiled for a slot: how its fields are read.
     Program(Program),
     /// The counters of a page's slots, read from the page.

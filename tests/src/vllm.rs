@@ -8,6 +8,23 @@ use serde_json::Value;
 
 use crate::Guard;
 
+/// The version that the tests run on where they name none.
+const CURRENT: &str = "0.32.0";
+
+/// The version to test: `PROFILEMATE_VLLM` (as `cargo xtask verify-vllm` sets it), else the current one.
+pub fn version() -> String {
+    std::env::var("PROFILEMATE_VLLM").unwrap_or_else(|_| CURRENT.to_owned())
+}
+
+/// Whether the version to test is the current one; else a line says why the test is skipped.
+pub fn is_current(why: &str) -> bool {
+    let current = version() == CURRENT;
+    if !current {
+        println!("skipped on vLLM {}: {why}", version());
+    }
+    current
+}
+
 /// The Python of an environment made by `tests/vllm/setup VERSION`; `None` (with a printed line) if it is not there,
 /// and a failure where `PROFILEMATE_REQUIRE_VLLM=1` says that it must be.
 pub fn python(version: &str) -> Option<PathBuf> {

@@ -7,6 +7,7 @@ mod docs;
 mod shell;
 mod test;
 mod tidy;
+mod verify;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -41,6 +42,8 @@ enum Task {
     Test,
     /// Check the house rules that no lint knows.
     Tidy,
+    /// Trace real vLLM versions (CPU builds) live, and compare every table with the counter inside them.
+    VerifyVllm(verify::Verify),
 }
 
 fn main() -> Result<()> {
@@ -55,5 +58,6 @@ fn main() -> Result<()> {
         }),
         Task::Test => test::test(),
         Task::Tidy => tidy::tidy(),
+        Task::VerifyVllm(options) => verify::verify(&options),
     }
 }

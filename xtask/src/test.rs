@@ -1,25 +1,16 @@
 //! `cargo xtask test`: every test that this machine can run.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::shell;
 
 pub(crate) fn test() -> Result<()> {
     shell::need(&[("gcc", "gcc"), ("python3", "python3")])?;
-    // Built as the user, run as root: the tests attach real probes to real processes.
-    let runner = if shell::is_root() {
-        ""
-    } else {
-        "sudo --preserve-env"
-    };
     let cargo = |arguments: &[&str]| {
-        let mut command = shell::cargo();
+        let mut command = cargo_as_root();
         command.args(arguments);
-        if !runner.is_empty() && shell::has("sudo") {
-            for target in ["X86_64_UNKNOWN_LINUX_GNU", "AARCH64_UNKNOWN_LINUX_GNU"] {
-                command.env(format!("CARGO_TARGET_{target}_RUNNER"), runner);
-            }
-        }
         command
     };
     shell::run(&mut cargo(&[
@@ -45,7 +36,7 @@ pub(crate) fn test() -> Result<()> {
         "--test-threads=1",
     ];
     shell::run(&mut cargo(&end_to_end))?;
-    let mut python = std::process::Command::new("python3");
+    let mut python = Command::new("python3");
     python.args([
         "-m",
         "unittest",
@@ -54,4 +45,19 @@ pub(crate) fn test() -> Result<()> {
         concat!(env!("CARGO_MANIFEST_DIR"), "/../python/tests"),
     ]);
     shell::run(&mut python)
+}
+
+/// The cargo that runs us. It builds as the user, and runs what it built as root: the tests attach real probes to real
+/// processes.
+pub(crate) fn cargo_as_root() -> Command {
+    let mut command = shell::cargo();
+    if !shell::is_root() && shell::has("sudo") {
+        for target in ["X86_64_UNKNOWN_LINUX_GNU", "AARCH64_UNKNOWN_LINUX_GNU"] {
+            command.env(
+                format!("CARGO_TARGET_{target}_RUNNER"),
+                "sudo --preserve-env",
+            );
+        }
+    }
+    command
 }

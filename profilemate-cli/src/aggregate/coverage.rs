@@ -220,6 +220,13 @@ impl Aggregator {
                 ));
             }
         }
+        for (reason, tables) in &facts.doubts {
+            // The user's own methods are of no version.
+            if table != "methods" && (tables.is_empty() || tables.contains(table)) {
+                gaps.retain(|gap| !reason.contains(gap.as_str()));
+                gaps.push(reason.clone());
+            }
+        }
         if lost > 0 {
             gaps.push(format!("{lost} records were lost"));
         }

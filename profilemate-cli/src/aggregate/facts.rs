@@ -40,6 +40,8 @@ pub struct Facts {
     pub counted: BTreeSet<String>,
     /// Why a method is not bound, by catalogue id and process.
     pub unbound: BTreeMap<(String, u32), String>,
+    /// What of the catalogue may not fit a process, and the tables that it concerns (none is all).
+    pub doubts: BTreeMap<String, BTreeSet<String>>,
     /// Tables that have nothing to tell from the outset.
     pub not_covered: BTreeMap<String, String>,
     /// Calls seen, by catalogue id.
@@ -84,6 +86,12 @@ impl Facts {
     pub(super) fn unbound(&mut self, pid: u32, method: String, reason: String) {
         if self.unbound.len() < CAPACITY {
             self.unbound.insert((method, pid), reason);
+        }
+    }
+
+    pub(super) fn doubt(&mut self, tables: Vec<String>, reason: String) {
+        if self.doubts.len() < CAPACITY {
+            self.doubts.insert(reason, tables.into_iter().collect());
         }
     }
 

@@ -297,6 +297,7 @@ impl Aggregator {
                 method,
                 reason,
             } => self.facts.unbound(pid, method, reason),
+            Note::Doubt { tables, reason, .. } => self.facts.doubt(tables, reason),
             Note::NotCovered { table, reason } => self.facts.not_covered(table, reason),
             Note::Library(library) => {
                 self.facts.libraries.insert(library.index, library);

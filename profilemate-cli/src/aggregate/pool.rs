@@ -48,9 +48,11 @@ impl Aggregator {
     pub(super) fn touch(&mut self, seen: Seen<'_>) {
         let pools = &mut self.processes.get_mut(seen.call.pid).blocks;
         let (_, blocks) = pools.get(seen.fields.address("pool"));
+        // Where there are several groups of layers, only the blocks of the first are read.
+        let is_whole = seen.fields.int("groups").is_none_or(|groups| groups <= 1);
         match seen.fields.ints("block_ids") {
-            Some(ids) => blocks.touch(ids, seen.call.ts_ns),
-            None => blocks.blur(seen.call.ts_ns),
+            Some(ids) if is_whole => blocks.touch(ids, seen.call.ts_ns),
+            _ => blocks.blur(seen.call.ts_ns),
         }
     }
 }

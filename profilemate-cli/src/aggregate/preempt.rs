@@ -12,6 +12,9 @@ use crate::table::preemption_events::PreemptionEvent;
 pub(super) const KV_BLOCKS: &str = "kv_blocks_exhausted";
 /// Reason of one outside.
 pub(super) const RESET: &str = "reset_prefix_cache";
+/// The method whose calls inside of a schedule call are preemptions where the scheduler has none for it: before 0.12.0
+/// it frees the blocks of a request, and only of one that it preempts.
+const IMPLIED_BY: &str = "KVCacheManager.free";
 /// Preemptions, or their beginnings, that wait, at most.
 const CAPACITY: usize = 8_192;
 
@@ -27,6 +30,8 @@ pub(super) struct Preempt {
     computed_tokens: Option<i64>,
     preemptions: Option<i64>,
     running_ns: Option<u64>,
+    /// It is a preemption only if a schedule call turns out to be around it.
+    implied: bool,
 }
 
 /// The preemptions that wait.
@@ -100,8 +105,9 @@ impl Aggregator {
             .filter(|entry| entry.0 == call.entry_cycles)
             .and_then(|entry| entry.1);
         let request_id = fields.text("request_id").unwrap_or_default().to_owned();
+        let implied = seen.method.qualname == IMPLIED_BY;
         let mut running_ns = None;
-        if !request_id.is_empty() {
+        if !request_id.is_empty() && !implied {
             let state = self.processes.get_mut(call.pid);
             running_ns = state.requests.preempt(&request_id, call.ts_ns);
             state.preempted.insert(request_id.clone());
@@ -116,11 +122,25 @@ impl Aggregator {
             computed_tokens,
             preemptions: fields.int("num_preemptions"),
             running_ns,
+            implied,
         });
         if self.preempts.held.len() > CAPACITY {
             for preempt in self.preempts.take_all() {
                 self.preempted(&preempt, None, None, rows);
             }
+        }
+    }
+
+    /// What was held inside of a schedule call is a preemption, also if only that implies it.
+    pub(super) fn confirm(&mut self, inside: &mut [Preempt]) {
+        for preempt in inside.iter_mut().filter(|preempt| preempt.implied) {
+            preempt.implied = false;
+            if preempt.request_id.is_empty() {
+                continue;
+            }
+            let state = self.processes.get_mut(preempt.pid);
+            preempt.running_ns = state.requests.preempt(&preempt.request_id, preempt.ts_ns);
+            state.preempted.insert(preempt.request_id.clone());
         }
     }
 
@@ -132,6 +152,10 @@ impl Aggregator {
         step: Option<(u64, Option<Real>)>,
         rows: &mut Rows,
     ) {
+        if preempt.implied {
+            // No schedule call was around it: a request came to its end.
+            return;
+        }
         rows.put(PreemptionEvent {
             timestamp_sec: self.stamp(preempt.ts_ns),
             request_id: preempt.request_id.clone(),

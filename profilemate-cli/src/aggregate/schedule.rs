@@ -51,7 +51,8 @@ impl Aggregator {
     /// Gives the step, if the call made one.
     pub(super) fn schedule(&mut self, seen: Seen<'_>, rows: &mut Rows) -> Option<StepRef> {
         let (call, fields) = (seen.call, seen.fields);
-        let inside = self.preempts.take_inside(call);
+        let mut inside = self.preempts.take_inside(call);
+        self.confirm(&mut inside);
         let before = self.preempts.take_before(call);
         for preempt in &before {
             self.preempted(preempt, Some(super::preempt::RESET), None, rows);
@@ -119,6 +120,11 @@ impl Aggregator {
         let (running, waiting) = (fields.int("running"), waiting(fields));
         if waiting.is_none() {
             self.facts.missing(&seen.method.id, "waiting", call, fields);
+        }
+        if fields.ints("cached_outputs").is_none() && fields.ints("resumed_flags").is_some() {
+            // Before 0.11.1 nothing tells a chunk of a prompt from a generated token.
+            self.facts
+                .missing(&seen.method.id, "cached_outputs", call, fields);
         }
         let (seqs, max_seqs) = (fields.int("seqs"), fields.int("max_seqs"));
         let (tokens, max_tokens) = (fields.int("tokens"), fields.int("max_tokens"));
@@ -230,7 +236,8 @@ impl Aggregator {
 
     fn begun(&mut self, seen: Seen<'_>, step: u64, kv: Option<Real>, rows: &mut Rows) {
         let at_ns = seen.call.ts_ns;
-        for id in seen.fields.texts_seen("resumed_ids") {
+        let flagged = flagged(seen.fields);
+        for id in seen.fields.texts_seen("resumed_ids").iter().chain(flagged) {
             self.processes
                 .get_mut(seen.call.pid)
                 .requests
@@ -266,6 +273,18 @@ impl BatchShape {
             each,
         }
     }
+}
+
+/// Resumed requests where a flag for each request tells them (before 0.11.1).
+fn flagged(fields: Fields<'_>) -> impl Iterator<Item = &String> {
+    let ids = fields.texts_seen("cached_ids");
+    let flags = fields.ints("resumed_flags").unwrap_or_default();
+    let is_whole = ids.len() == flags.len();
+    let flagged = ids
+        .iter()
+        .zip(flags)
+        .filter(move |(_, flag)| is_whole && **flag != 0);
+    flagged.map(|(id, _)| id)
 }
 
 /// The keys of the new requests, if they are known to stand beside the ids.

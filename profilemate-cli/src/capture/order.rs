@@ -117,6 +117,7 @@ fn is_barrier(note: &Note) -> bool {
         | Note::ProcessEnded { .. }
         | Note::Ended { .. } => true,
         Note::Unbound { .. }
+        | Note::Doubt { .. }
         | Note::Counters(_)
         | Note::Clock { .. }
         | Note::Ledger(_)

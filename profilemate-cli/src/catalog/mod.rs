@@ -1,5 +1,6 @@
 //! The catalogue: which Python methods are probed in which vLLM version, and what is read at their calls. Data only.
 
+pub mod check;
 mod user;
 
 use std::collections::BTreeMap;
@@ -144,6 +145,19 @@ impl Catalog {
             .expect("the embedded catalogue parses; `the_catalogue_parses` holds it")
     }
 
+    /// Whether `version` came after those that the catalogue was written for.
+    pub fn is_newer(&self, version: &Version) -> bool {
+        let above = |bound: &semver::Comparator| {
+            let first = Version::new(
+                bound.major,
+                bound.minor.unwrap_or(0),
+                bound.patch.unwrap_or(0),
+            );
+            bound.op == semver::Op::Less && *version >= first
+        };
+        self.range.comparators.iter().any(above)
+    }
+
     /// The methods of `version` that feed one of `tables` (`None`: all).
     pub fn select<'a>(
         &'a self,
@@ -206,6 +220,14 @@ mod tests {
         assert_eq!(of("0.17.1.post2").as_deref(), Some("0.17.1"));
         assert_eq!(of("0.12").as_deref(), Some("0.12.0"));
         assert_eq!(of("dev"), None);
+    }
+
+    #[test]
+    fn only_what_came_after_the_range_is_newer() {
+        let catalog = Catalog::vllm();
+        let newer = |version: &str| catalog.is_newer(&release(version).unwrap());
+        assert!(newer("0.99.0") && newer("1.0.0.dev3") && newer("0.34.0"));
+        assert!(!newer("0.33.0") && !newer("0.8.5") && !newer("0.8.4") && !newer("0.1"));
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub enum Command {
     /// Make a session's tables again from its `events.pmrec`.
     #[command(after_help = examples::REPLAY)]
     Replay(Replay),
+    /// What is probed in which vLLM, and whether that fits a vLLM's sources.
+    #[command(after_help = examples::CATALOG)]
+    Catalog(super::catalog::Options),
     /// Say whether a trace would work here, line by line, and what to do where it would not. Changes nothing.
     #[command(after_help = examples::DOCTOR)]
     Doctor(super::doctor::Doctor),

@@ -100,6 +100,13 @@ Examples:
   profilemate export /tmp/vllm_profiling/session_20261123_013114_txthjv --to perfetto
   profilemate export /tmp/vllm_profiling/session_20261123_013114_txthjv --to parquet";
 
+/// Examples of `catalog`.
+pub(super) const CATALOG: &str = "\
+Examples:
+  profilemate catalog check /path/to/venv            # also: a source tree, a package's folder, a wheel
+  profilemate catalog check vllm-0.33.0.whl --json
+  profilemate catalog list --vllm 0.17.1";
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};

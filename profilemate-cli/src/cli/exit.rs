@@ -11,7 +11,8 @@ pub enum Exit {
     Failed,
     /// 2: the command line is wrong.
     Usage,
-    /// 3: done, but records were lost or a process could not be attached; `metadata.json` says what.
+    /// 3: done, but records were lost or a process could not be attached (`metadata.json` says what), or a check found
+    /// something missing.
     Incomplete,
     /// 4: there is no such target: no such process, not Python, none found, several found.
     NoTarget,

@@ -1,6 +1,7 @@
 //! The command line: parse, do, and tell how it ended.
 
 pub mod args;
+pub mod catalog;
 mod diff;
 mod doctor;
 mod examples;
@@ -49,6 +50,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Explain(explain)) => explain::run(explain),
         Some(Command::Diff(diff)) => diff::run(diff),
         Some(Command::Export(export)) => export::run(export, cli.quiet),
+        Some(Command::Catalog(options)) => catalog::run(options),
         Some(Command::Doctor(options)) => doctor::doctor(options),
         Some(Command::Top(options)) => top::top(options),
         Some(Command::Where(options)) => stacks::stacks(options),

@@ -62,12 +62,13 @@ pub(super) struct Found {
     pub absent: Vec<Method>,
 }
 
-/// Looks for `wanted` methods in one process. Where callables of C stand in for functions (the helper's, on CPython
+/// Looks for `wanted` methods in one process, with their fields of vLLM `version`. Where callables of C stand in for functions (the helper's, on CPython
 /// 3.11), `stand_ins` are the functions that they call.
 pub(super) fn look(
     seen: &Seen,
     runtime: &Runtime,
     wanted: &[Method],
+    version: Option<&Version>,
     stand_ins: Option<&[u64]>,
 ) -> Found {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);
@@ -82,7 +83,14 @@ pub(super) fn look(
     found.plan.interpreter = Some(runtime.interpreter.path.clone());
     found.plan.vllm = resolver.package_version("vllm");
     for method in wanted {
-        let (plan, ready) = look_for(method, runtime.memory, &resolver, &interned, stand_ins);
+        let (plan, ready) = look_for(
+            method,
+            version,
+            runtime.memory,
+            &resolver,
+            &interned,
+            stand_ins,
+        );
         match plan.state {
             MethodState::NotImported => found.missing.push(method.clone()),
             MethodState::Unbound(_) => found.absent.push(method.clone()),
@@ -101,6 +109,7 @@ fn reads_tensor(path: &str) -> bool {
 
 fn look_for(
     method: &Method,
+    version: Option<&Version>,
     memory: ProcessMemory,
     resolver: &Resolver<'_, ProcessMemory>,
     interned: &Interned<'_, '_, ProcessMemory>,
@@ -135,9 +144,6 @@ fn look_for(
             method.qualname
         );
     }
-    let version = resolver
-        .package_version("vllm")
-        .and_then(|text| catalog::release(&text));
     let mut compiler = Compiler::new(interned, &function);
     if method.fields.iter().any(|field| reads_tensor(&field.path)) {
         compiler = compiler.tensors(tensors(memory, resolver));
@@ -147,9 +153,7 @@ fn look_for(
     }
     let mut fields = Vec::new();
     for field in &method.fields {
-        let there = version
-            .as_ref()
-            .is_none_or(|version| field.versions.matches(version));
+        let there = version.is_none_or(|version| field.versions.matches(version));
         if !there {
             continue;
         }
@@ -213,7 +217,7 @@ pub(super) fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Optio
             return Wish::Later("vLLM is not imported".to_owned());
         }
         (_, None) => {}
-        (role, Some(text)) => match version(catalog, options, text) {
+        (role, Some(text)) => match taken(catalog, options, text) {
             Ok(version) => methods.extend(
                 catalog
                     .select(&version, |table| options.wanted.table(table))
@@ -232,14 +236,43 @@ pub(super) fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Optio
     Wish::Methods(methods)
 }
 
-fn version(catalog: &Catalog, options: &Options, text: &str) -> Result<Version, Trouble> {
-    let own = catalog::release(text).filter(|version| catalog.range.matches(version));
-    own.or_else(|| options.assume.clone()).ok_or_else(|| {
+/// The version that a process's vLLM is taken for: its own, also if it is newer than the catalogue; else the one that
+/// the user gave.
+fn taken(catalog: &Catalog, options: &Options, text: &str) -> Result<Version, Trouble> {
+    let own = catalog::release(text);
+    if let Some(own) = own.clone().filter(|own| catalog.range.matches(own)) {
+        return Ok(own);
+    }
+    let newer = own.filter(|own| catalog.is_newer(own));
+    options.assume.clone().or(newer).ok_or_else(|| {
         Trouble::lasting(
             Exit::Unsupported,
             format!("its vLLM is {text}, and the catalogue knows {} only", catalog.range),
         )
         .hint("`--assume-vllm VERSION` takes it for another version; every method is still checked against the process")
+    })
+}
+
+/// The version that the vLLM of a process is taken for, if it has one.
+pub(super) fn version(catalog: &Catalog, options: &Options, runtime: &Runtime) -> Option<Version> {
+    taken(catalog, options, &imported_version(runtime)?).ok()
+}
+
+/// Why the catalogue may not fit a process's vLLM, although its methods are found; `None` if it was written for it.
+pub(super) fn doubt(catalog: &Catalog, options: &Options, text: &str) -> Option<String> {
+    let own = catalog::release(text);
+    if own.as_ref().is_some_and(|own| catalog.range.matches(own)) {
+        return None;
+    }
+    let version = taken(catalog, options, text).ok()?;
+    Some(if options.assume.is_some() {
+        format!("vLLM {text} was taken for {version} (`--assume-vllm`)")
+    } else {
+        format!(
+            "vLLM {text} is newer than the catalogue ({}): what was found in the process is used, and may mean \
+             something else there",
+            catalog.range
+        )
     })
 }
 

@@ -1,6 +1,7 @@
 //! One run from attach to detach: the only place that has effects in order.
 
 mod attachment;
+mod doubt;
 mod drivers;
 mod look;
 pub mod options;

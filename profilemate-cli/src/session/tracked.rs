@@ -24,6 +24,10 @@ const LACKING: Duration = Duration::from_millis(300);
 /// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
 const SETTLED: Duration = Duration::from_mins(1);
 
+/// An engine that has not imported its scheduler for so long has failed to start. Loading and compiling a model takes
+/// minutes, and the scheduler comes last, shortly before the first step.
+const SLOW_START: Duration = Duration::from_mins(30);
+
 /// One process and where we stand with it.
 pub(super) struct Tracked {
     pub(super) seen: Seen,
@@ -133,12 +137,22 @@ impl Tracked {
         !self.grown && self.since.elapsed() < YOUNG
     }
 
+    /// Whether it is an engine whose first step is yet to come.
+    fn is_starting(&self) -> bool {
+        let lacks = |method: &Method| method.id == "scheduler.schedule";
+        !self.grown
+            && self.plan.role == Role::EngineCore
+            && self.since.elapsed() < SLOW_START
+            && self.missing.iter().any(lacks)
+    }
+
     /// Whether something may come in it that is worth frequent looks. Each look reads the process's memory. An API
     /// server has none of vLLM's methods, only perhaps the `user`'s: its engine is found by the tree.
     pub(super) fn is_expected(&self, user: bool) -> bool {
-        self.is_young()
-            && (user || self.plan.role != Role::ApiServer)
-            && (self.attachment.is_none() || !self.missing.is_empty())
+        self.is_starting()
+            || (self.is_young()
+                && (user || self.plan.role != Role::ApiServer)
+                && (self.attachment.is_none() || !self.missing.is_empty()))
     }
 
     /// When to look at it again.
@@ -151,5 +165,33 @@ impl Tracked {
         } else {
             now
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+
+    #[test]
+    fn an_engine_that_takes_long_to_start_is_looked_at_often_until_its_scheduler_is_there() {
+        let now = Instant::now();
+        let mut tracked = Tracked::new(&Seen::default(), now);
+        tracked.grown = false;
+        tracked.plan.role = Role::EngineCore;
+        tracked.since = now.checked_sub(Duration::from_mins(5)).unwrap();
+        let methods = Catalog::vllm().methods;
+        let schedule = methods
+            .iter()
+            .find(|method| method.id == "scheduler.schedule");
+        tracked.missing = vec![schedule.unwrap().clone()];
+        assert!(tracked.is_expected(false));
+        assert!(tracked.next_look(now, false) < now + SELDOM);
+        tracked.missing = methods
+            .into_iter()
+            .filter(|method| method.id.starts_with("runner."))
+            .collect();
+        assert!(!tracked.is_expected(false));
+        assert_eq!(tracked.next_look(now, false), now + SELDOM);
     }
 }

@@ -17,7 +17,7 @@ use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::event::{Ledger, Note};
 use crate::helper;
-use crate::plan::{MethodState, ProcessPlan, Technique};
+use crate::plan::{ProcessPlan, Technique};
 use crate::sys::clock;
 use crate::target::process::{self, Seen};
 use crate::target::role::{self, Role};
@@ -28,13 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Follows the processes of a target.
 pub(super) struct Tracker {
-    options: Options,
-    catalog: Catalog,
+    pub(super) options: Options,
+    pub(super) catalog: Catalog,
     kernel: Option<Kernel>,
     links: Vec<Link>,
     drivers: Drivers,
     driver_seen: bool,
-    notes: Notes,
+    pub(super) notes: Notes,
     site: u64,
     tree: process::Tree,
     processes: BTreeMap<u32, Tracked>,
@@ -344,7 +344,14 @@ impl Tracker {
         };
         let serves = self.ask_helper(tracked, &runtime, &wanted)?;
         let stand_ins = attachment::stand_ins(pid).filter(|_| serves != Some(false));
-        let found = look::look(&tracked.seen, &runtime, &wanted, stand_ins.as_deref());
+        let version = look::version(&self.catalog, &self.options, &runtime);
+        let found = look::look(
+            &tracked.seen,
+            &runtime,
+            &wanted,
+            version.as_ref(),
+            stand_ins.as_deref(),
+        );
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
         if tracked.is_young() {
@@ -362,6 +369,7 @@ impl Tracker {
         self.bind(tracked, &found.ready, stand_ins.is_some())?;
         if first {
             self.tell_unbound(tracked);
+            self.tell_doubt(tracked);
         }
         Ok(())
     }
@@ -502,25 +510,6 @@ impl Tracker {
         tracked.plan.refuse(&refused);
         look::warn_of_fields(tracked.seen.pid, ready);
         Ok(())
-    }
-
-    fn tell_unbound(&self, tracked: &Tracked) {
-        for method in &tracked.plan.methods {
-            if let MethodState::Unbound(reason) = &method.state {
-                if method.is_users() {
-                    log::warn!(
-                        "process {}: {} is not bound: {reason}",
-                        tracked.seen.pid,
-                        method.qualname
-                    );
-                }
-                self.notes.send(Note::Unbound {
-                    pid: tracked.seen.pid,
-                    method: method.id.clone(),
-                    reason: reason.clone(),
-                });
-            }
-        }
     }
 
     /// Lets calls that matter only while graphs can be captured be counted in the processes that are `serving`, and be

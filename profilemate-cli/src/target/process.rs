@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use procfs::process::Process as Proc;
 
 /// One process as `/proc` shows it at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Process id in the tracer's pid namespace.
     pub pid: u32,

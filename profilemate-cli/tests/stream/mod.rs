@@ -93,6 +93,8 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
             .into_iter()
             .chain([
                 ("new_ids", Strs),
+                ("cached_ids", Strs),
+                ("resumed_flags", Ints),
                 ("resumed_ids", Strs),
                 ("preempted_ids", Strs),
                 ("finished_ids", Strs),

@@ -1,0 +1,73 @@
+//! What is told of a process that the catalogue does not fit, or may not fit.
+
+use super::look;
+use super::tracked::Tracked;
+use super::tracker::Tracker;
+use crate::event::Note;
+use crate::plan::{MethodPlan, MethodState};
+
+impl Tracker {
+    /// Tells which methods of the catalogue are not bound in a process.
+    pub(super) fn tell_unbound(&self, tracked: &Tracked) {
+        for method in &tracked.plan.methods {
+            if let MethodState::Unbound(reason) = &method.state {
+                if method.is_users() {
+                    log::warn!(
+                        "process {}: {} is not bound: {reason}",
+                        tracked.seen.pid,
+                        method.qualname
+                    );
+                }
+                self.notes.send(Note::Unbound {
+                    pid: tracked.seen.pid,
+                    method: method.id.clone(),
+                    reason: reason.clone(),
+                });
+            }
+        }
+    }
+
+    /// Tells that the catalogue was not written for a process's vLLM, and what of it does not fit it.
+    pub(super) fn tell_doubt(&self, tracked: &Tracked) {
+        let (pid, plan) = (tracked.seen.pid, &tracked.plan);
+        let vllm = plan.vllm.as_deref();
+        let Some(reason) = vllm.and_then(|text| look::doubt(&self.catalog, &self.options, text))
+        else {
+            return;
+        };
+        let tell = |tables: Vec<String>, reason: String| {
+            log::warn!("process {pid}: {reason}");
+            self.notes.send(Note::Doubt {
+                pid,
+                tables,
+                reason,
+            });
+        };
+        tell(Vec::new(), reason);
+        for method in plan.methods.iter().filter(|method| !method.is_users()) {
+            let tables = self.tables_of(method);
+            if tables.is_empty() {
+                continue;
+            }
+            let id = &method.id;
+            if let MethodState::Unbound(reason) = &method.state {
+                tell(tables.clone(), format!("`{id}` is not bound: {reason}"));
+            }
+            for (name, path, error) in &method.fields {
+                if let Some(error) = error {
+                    let reason = format!("`{name}` of `{id}` ({path}) is not read: {error}");
+                    tell(tables.clone(), reason);
+                }
+            }
+        }
+    }
+
+    fn tables_of(&self, plan: &MethodPlan) -> Vec<String> {
+        let method = self
+            .catalog
+            .methods
+            .iter()
+            .find(|method| method.module == plan.module && method.qualname == plan.qualname);
+        method.map_or_else(Vec::new, |method| method.tables.clone())
+    }
+}
