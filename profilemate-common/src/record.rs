@@ -98,6 +98,8 @@ pub const STATUS_NO_RESULT: u8 = 10;
 pub const STATUS_BAD_PROGRAM: u8 = 11;
 /// An item index beyond the end of a tuple or list.
 pub const STATUS_OUT_OF_RANGE: u8 = 12;
+/// The value was another when it was read again: other threads were at work on it.
+pub const STATUS_CHANGED: u8 = 13;
 
 /// Head of a collection in the blob; its items follow at once, each of the size that its leaf says
 /// ([`crate::path::Leaf`]).

@@ -15,8 +15,22 @@ pub const METHOD_CALLED: &str = "method_called";
 
 /// The program that reads an event's fields; never attached itself.
 pub const FIELDS_READ: &str = "fields_read";
+/// The uprobe program that walks the Python stack at any C function.
+pub const STACK_PROBED: &str = "stack_probed";
+/// The program that looks for the next catalogued frame; never attached itself.
+pub const STACK_WALKED: &str = "stack_walked";
+/// The program that ends the reading of a frame; never attached itself.
+pub const FRAME_READ: &str = "frame_read";
 /// All programs of the object.
-pub const PROGRAM_NAMES: [&str; 2] = [METHOD_CALLED, FIELDS_READ];
+pub const PROGRAM_NAMES: [&str; 5] = [
+    METHOD_CALLED,
+    FIELDS_READ,
+    STACK_PROBED,
+    STACK_WALKED,
+    FRAME_READ,
+];
+/// The programs that others go on in, by their entry of [`PARTS`].
+pub const PART_NAMES: [&str; PART_COUNT as usize] = [FIELDS_READ, STACK_WALKED, FRAME_READ];
 
 /// The ring buffer of records; the loader sets its size.
 pub const EVENTS: &str = "EVENTS";
@@ -30,12 +44,33 @@ pub const LAYOUTS: &str = "LAYOUTS";
 pub const COUNTS_MAP: &str = "COUNTS";
 /// Array in which records are made; user space leaves it alone.
 pub const WORKPLACES: &str = "WORKPLACES";
-/// Program array: the loader puts [`FIELDS_READ`] into entry 0.
+/// Program array: the loader puts [`PART_NAMES`] into it.
 pub const PARTS: &str = "PARTS";
+/// Hash of `walk::StackLayout` by process (tgid): the processes whose stacks are walked.
+pub const STACKS: &str = "STACKS";
+/// Hash of `u32` by `walk::Target`: an index into [`PROGRAMS`], with `walk::TARGET_LAST`.
+pub const TARGETS: &str = "TARGETS";
+/// When each thread's stack was walked last; user space leaves it alone.
+pub const WALKED: &str = "WALKED";
 /// All maps of the object.
-pub const MAPS: [&str; 7] = [
-    EVENTS, SLOTS, PROGRAMS, LAYOUTS, COUNTS_MAP, WORKPLACES, PARTS,
+pub const MAPS: [&str; 10] = [
+    EVENTS, SLOTS, PROGRAMS, LAYOUTS, COUNTS_MAP, WORKPLACES, PARTS, STACKS, TARGETS, WALKED,
 ];
+
+/// Entry of [`PARTS`]: [`FIELDS_READ`].
+pub const PART_FIELDS: u32 = 0;
+/// Entry of [`PARTS`]: [`STACK_WALKED`].
+pub const PART_STACK: u32 = 1;
+/// Entry of [`PARTS`]: [`FRAME_READ`].
+pub const PART_FRAME: u32 = 2;
+/// Entries of [`PARTS`].
+pub const PART_COUNT: u32 = 3;
+/// Processes whose stacks are walked, at most.
+pub const STACK_COUNT: u32 = PAGE_COUNT;
+/// Catalogued code objects of all processes, at most.
+pub const TARGET_COUNT: u32 = 1024;
+/// Threads whose last walk is remembered.
+pub const WALKED_COUNT: u32 = 4096;
 
 /// Marker pages, at most; a page's index is the cookie of its uprobe.
 pub const PAGE_COUNT: u32 = 64;

@@ -80,6 +80,12 @@ pub enum Error {
         /// How many there can be.
         limit: u32,
     },
+    /// The kernel does not say where its tasks keep their thread pointers.
+    #[error("Python stacks cannot be walked: {reason}")]
+    Types {
+        /// Why.
+        reason: String,
+    },
     /// The self-test of the five-byte instruction could not be made.
     #[error("the self-test of the five-byte probe site could not be made")]
     SelfTest {
@@ -113,6 +119,7 @@ impl Error {
             Self::TooManyPrograms { .. } => Some("trace fewer methods with `--without`".into()),
             Self::Object { .. } => Some("unset PROFILEMATE_OBJECT".into()),
             Self::Missing { .. } => Some("run `cargo xtask bpf build`".into()),
+            Self::Types { .. } => Some("a kernel built with CONFIG_DEBUG_INFO_BTF tells it".into()),
             Self::Map { .. } | Self::OutOfRange { .. } | Self::SelfTest { .. } => None,
         }
     }

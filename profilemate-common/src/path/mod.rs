@@ -75,6 +75,10 @@ pub const CODE_LEAF: u8 = 9;
 /// and `leaf`. `None`: `STATUS_NONE`. Another type: `STATUS_WRONG_TYPE`.
 pub const CODE_COLLECT: u8 = 10;
 
+/// Accumulator := local variable `index` of a Python frame ([`crate::walk`]), without the tag that a reference in a
+/// frame may carry (3.14). Not assigned: `STATUS_UNSET`.
+pub const CODE_LOCAL: u8 = 11;
+
 /// The object's address, unchecked. 8 bytes in a collection.
 pub const LEAF_ADDRESS: u8 = 0;
 /// `int` (or `bool`, or a subclass such as `IntEnum`): two's complement in 64 bits. 8 bytes in a collection.

@@ -3,14 +3,19 @@
 mod machine;
 mod method_called;
 mod registers;
+mod walk;
 mod workplace;
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use machine::Workplace;
 use profilemate_common::path::Program;
 use profilemate_common::python::KernelLayout;
-use profilemate_ebpf::{LAYOUT_COUNT, PAGE_COUNT, PROGRAM_COUNT, WORKPLACE_COUNT};
+use profilemate_common::walk::{StackLayout, Target};
+use profilemate_ebpf::{
+    LAYOUT_COUNT, PAGE_COUNT, PART_COUNT, PROGRAM_COUNT, STACK_COUNT, TARGET_COUNT, WALKED_COUNT,
+    WORKPLACE_COUNT,
+};
 
 /// Records. The loader sets the size.
 #[map]
@@ -28,9 +33,18 @@ static LAYOUTS: Array<KernelLayout> = Array::with_max_entries(LAYOUT_COUNT, 0);
 /// Where records with fields are made.
 #[map]
 static WORKPLACES: Array<Workplace> = Array::with_max_entries(WORKPLACE_COUNT, 0);
-/// Entry 0 is `fields_read`.
+/// Programs to go on in.
 #[map]
-static PARTS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+static PARTS: ProgramArray = ProgramArray::with_max_entries(PART_COUNT, 0);
+/// The processes whose stacks are walked.
+#[map]
+static STACKS: HashMap<u32, StackLayout> = HashMap::with_max_entries(STACK_COUNT, 0);
+/// Their catalogued code objects.
+#[map]
+static TARGETS: HashMap<Target, u32> = HashMap::with_max_entries(TARGET_COUNT, 0);
+/// By thread: when its stack was walked last.
+#[map]
+static WALKED: LruHashMap<u32, walk::Last> = LruHashMap::with_max_entries(WALKED_COUNT, 0);
 /// The ledger, see [`Count`].
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(profilemate_ebpf::COUNTS, 0);

@@ -11,6 +11,7 @@ use super::symbols::Symbols;
 
 mod check;
 mod sample;
+mod stack;
 mod v3_10;
 mod v3_11;
 mod v3_12;
@@ -19,6 +20,7 @@ mod v3_14;
 mod variable;
 
 pub use check::{LayoutError, validate};
+pub use stack::{STATE_INTERPRETER, STATE_NEXT, StackOffsets};
 
 /// Offsets in bytes for one minor version.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Offsets {
     pub function: FunctionOffsets,
     /// `PyCodeObject`.
     pub code: CodeOffsets,
+    /// Threads and their frames.
+    pub stack: StackOffsets,
     /// What the kernel side needs; addresses are filled in for each process.
     pub kernel: KernelLayout,
     /// Whether dictionary keys have the 3.10 shape (`dk_size` as a word, general entries only).

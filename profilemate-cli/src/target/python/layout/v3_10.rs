@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_DICT, INT_OB_SIZE, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, Offsets};
+use super::{CodeOffsets, FunctionOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 10,
@@ -35,6 +35,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         filename: 104,
         locals: 72,
         free: 80,
+    },
+    stack: StackOffsets {
+        threads: 8,
+        thread_id: 176,
+        state_frame: 24,
+        cframe_frame: None,
+        frame_head: 24,
+        code_word: 1,
+        previous_word: 0,
+        locals: 352,
+        instruction: 96,
     },
     kernel: KernelLayout {
         instance: INSTANCE_DICT,

@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_VALUES_BEFORE, INT_OB_SIZE, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, Offsets};
+use super::{CodeOffsets, FunctionOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 11,
@@ -35,6 +35,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         filename: 112,
         locals: 96,
         free: 104,
+    },
+    stack: StackOffsets {
+        threads: 16,
+        thread_id: 152,
+        state_frame: 56,
+        cframe_frame: Some(8),
+        frame_head: 32,
+        code_word: 0,
+        previous_word: 2,
+        locals: 72,
+        instruction: 56,
     },
     kernel: KernelLayout {
         instance: INSTANCE_VALUES_BEFORE,

@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_TAGGED, INT_TAG, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, InternedOffsets, Offsets};
+use super::{CodeOffsets, FunctionOffsets, InternedOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 12,
@@ -38,6 +38,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         filename: 112,
         locals: 96,
         free: 104,
+    },
+    stack: StackOffsets {
+        threads: 72,
+        thread_id: 136,
+        state_frame: 56,
+        cframe_frame: Some(0),
+        frame_head: 0,
+        code_word: 0,
+        previous_word: 1,
+        locals: 72,
+        instruction: 56,
     },
     kernel: KernelLayout {
         instance: INSTANCE_TAGGED,

@@ -2,7 +2,9 @@
 
 use profilemate_common::python::{INSTANCE_INLINE, INT_TAG, KernelLayout};
 
-use super::{CodeOffsets, DebugOffset, FunctionOffsets, InternedOffsets, Offsets, VersionCache};
+use super::{
+    CodeOffsets, DebugOffset, FunctionOffsets, InternedOffsets, Offsets, StackOffsets, VersionCache,
+};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 13,
@@ -18,6 +20,51 @@ pub(super) const OFFSETS: Offsets = Offsets {
         items: 4096,
     }),
     debug: &[
+        DebugOffset {
+            name: "PyInterpreterState.threads.head",
+            word: 9,
+            value: 7344,
+        },
+        DebugOffset {
+            name: "PyThreadState.next",
+            word: 21,
+            value: 8,
+        },
+        DebugOffset {
+            name: "PyThreadState.interp",
+            word: 22,
+            value: 16,
+        },
+        DebugOffset {
+            name: "PyThreadState.current_frame",
+            word: 23,
+            value: 72,
+        },
+        DebugOffset {
+            name: "PyThreadState.thread_id",
+            word: 24,
+            value: 152,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.previous",
+            word: 29,
+            value: 8,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.f_executable",
+            word: 30,
+            value: 0,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.instr_ptr",
+            word: 31,
+            value: 56,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.localsplus",
+            word: 32,
+            value: 72,
+        },
         DebugOffset {
             name: "PyInterpreterState.imports.modules",
             word: 11,
@@ -153,6 +200,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         filename: 112,
         locals: 96,
         free: 104,
+    },
+    stack: StackOffsets {
+        threads: 7344,
+        thread_id: 152,
+        state_frame: 72,
+        cframe_frame: None,
+        frame_head: 0,
+        code_word: 0,
+        previous_word: 1,
+        locals: 72,
+        instruction: 56,
     },
     kernel: KernelLayout {
         instance: INSTANCE_INLINE,

@@ -2,7 +2,9 @@
 
 use profilemate_common::python::{INSTANCE_INLINE, INT_TAG, KernelLayout};
 
-use super::{CodeOffsets, DebugOffset, FunctionOffsets, InternedOffsets, Offsets, VersionCache};
+use super::{
+    CodeOffsets, DebugOffset, FunctionOffsets, InternedOffsets, Offsets, StackOffsets, VersionCache,
+};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 14,
@@ -18,6 +20,51 @@ pub(super) const OFFSETS: Offsets = Offsets {
         items: 4096,
     }),
     debug: &[
+        DebugOffset {
+            name: "PyInterpreterState.threads.head",
+            word: 9,
+            value: 7344,
+        },
+        DebugOffset {
+            name: "PyThreadState.next",
+            word: 24,
+            value: 8,
+        },
+        DebugOffset {
+            name: "PyThreadState.interp",
+            word: 25,
+            value: 16,
+        },
+        DebugOffset {
+            name: "PyThreadState.current_frame",
+            word: 26,
+            value: 72,
+        },
+        DebugOffset {
+            name: "PyThreadState.thread_id",
+            word: 27,
+            value: 152,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.previous",
+            word: 32,
+            value: 8,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.f_executable",
+            word: 33,
+            value: 0,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.instr_ptr",
+            word: 34,
+            value: 56,
+        },
+        DebugOffset {
+            name: "_PyInterpreterFrame.localsplus",
+            word: 35,
+            value: 80,
+        },
         DebugOffset {
             name: "PyInterpreterState.imports.modules",
             word: 12,
@@ -153,6 +200,17 @@ pub(super) const OFFSETS: Offsets = Offsets {
         filename: 112,
         locals: 96,
         free: 104,
+    },
+    stack: StackOffsets {
+        threads: 7344,
+        thread_id: 152,
+        state_frame: 72,
+        cframe_frame: None,
+        frame_head: 0,
+        code_word: 0,
+        previous_word: 1,
+        locals: 80,
+        instruction: 56,
     },
     kernel: KernelLayout {
         instance: INSTANCE_INLINE,
