@@ -141,6 +141,7 @@ pub fn words(status: u8) -> &'static str {
         STATUS_TRUNCATED => "it has more items than are read",
         status_of::STATUS_BAD_PROGRAM => "its path is not understood by the probe",
         status_of::STATUS_OUT_OF_RANGE => "an index is beyond the end",
+        status_of::STATUS_CHANGED => "other threads changed it while it was read",
         _ => "it was not there",
     }
 }

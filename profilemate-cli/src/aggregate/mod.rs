@@ -134,6 +134,7 @@ impl Aggregator {
             }
             Event::Call(call) => self.call(&call, rows),
             Event::Driver(call) => self.driver(&call),
+            Event::Frame(frame) => self.frame(frame),
         }
     }
 
@@ -255,6 +256,7 @@ impl Aggregator {
                 reason,
             } => self.facts.unbound(pid, method, reason),
             Note::NotCovered { table, reason } => self.facts.not_covered(table, reason),
+            Note::Walk(walk) => self.walks.note(walk),
             Note::Library(library) => {
                 self.facts.libraries.insert(library.index, library);
             }

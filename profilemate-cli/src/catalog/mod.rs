@@ -1,5 +1,6 @@
 //! The catalogue: which Python methods are probed in which vLLM version, and what is read at their calls. Data only.
 
+mod frame;
 mod user;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use profilemate_common::page;
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
+pub use frame::{Frame, frames};
 pub use user::{Error as UserError, user_methods};
 
 /// The built-in catalogue's source.

@@ -37,6 +37,12 @@ impl Runtime {
             layout,
         })
     }
+
+    /// Whether the process runs on the C library musl.
+    pub(super) fn has_musl(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/maps", self.memory.pid))
+            .is_ok_and(|maps| maps.contains("/ld-musl-"))
+    }
 }
 
 /// A method that can be bound.
@@ -222,7 +228,11 @@ pub(super) fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Optio
     Wish::Methods(methods)
 }
 
-fn version(catalog: &Catalog, options: &Options, text: &str) -> Result<Version, Trouble> {
+pub(super) fn version(
+    catalog: &Catalog,
+    options: &Options,
+    text: &str,
+) -> Result<Version, Trouble> {
     let own = catalog::release(text).filter(|version| catalog.range.matches(version));
     own.or_else(|| options.assume.clone()).ok_or_else(|| {
         Trouble::lasting(
@@ -251,13 +261,14 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
         vllm: None,
         technique: Technique::Wait("not looked at yet".to_owned()),
         methods: Vec::new(),
+        frames: Vec::new(),
     }
 }
 
 /// The technique for a process whose methods are known.
 pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: bool) -> Technique {
     if options.touch == Touch::None {
-        return Technique::None("--touch none: nothing is written into the target".to_owned());
+        return Technique::StackWalks;
     }
     if has_stand_ins {
         return Technique::Helper;

@@ -9,6 +9,7 @@ mod status;
 mod tracked;
 mod tracker;
 mod trouble;
+mod walks;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

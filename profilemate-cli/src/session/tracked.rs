@@ -7,6 +7,7 @@ use super::attachment::Attachment;
 use super::look::{self, Runtime};
 use super::pump::Notes;
 use super::trouble::Trouble;
+use super::walks::Walks;
 use crate::catalog::Method;
 use crate::cli::Exit;
 use crate::event::{self, Note};
@@ -36,6 +37,8 @@ pub(super) struct Tracked {
     pub(super) runtime: Option<Rc<Runtime>>,
     pub(super) scheduler_since: Option<Instant>,
     pub(super) attachment: Option<Attachment>,
+    /// The walks of its stacks, where nothing is written into it.
+    pub(super) walks: Option<Walks>,
     pub(super) missing: Vec<Method>,
     pub(super) plan: ProcessPlan,
     pub(super) trouble: Option<Trouble>,
@@ -54,6 +57,7 @@ impl Tracked {
             runtime: None,
             scheduler_since: None,
             attachment: None,
+            walks: None,
             missing: Vec::new(),
             plan: look::bare_plan(seen),
             trouble: None,
@@ -135,6 +139,10 @@ impl Tracked {
         self.is_young()
             && (user || self.plan.role != Role::ApiServer)
             && (self.attachment.is_none() || !self.missing.is_empty())
+            && self
+                .walks
+                .as_ref()
+                .is_none_or(|walks| !walks.missing().is_empty())
     }
 
     /// When to look at it again.

@@ -10,6 +10,7 @@ use super::options::Options;
 use super::pump::Notes;
 use super::tracked::Tracked;
 use super::trouble::Trouble;
+use super::walks::{self, Walks};
 use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
@@ -105,7 +106,7 @@ impl Tracker {
     pub(super) fn attached(&self) -> usize {
         self.processes
             .values()
-            .filter(|tracked| tracked.attachment.is_some())
+            .filter(|tracked| tracked.attachment.is_some() || tracked.walks.is_some())
             .count()
     }
 
@@ -134,6 +135,7 @@ impl Tracker {
     pub(super) fn hopeful(&self) -> bool {
         self.processes.values().any(|tracked| {
             tracked.attachment.is_some()
+                || tracked.walks.is_some()
                 || tracked
                     .trouble
                     .as_ref()
@@ -170,8 +172,9 @@ impl Tracker {
             .map(|(pid, _)| *pid)
             .collect();
         for pid in gone {
-            if let Some(tracked) = self.processes.remove(&pid) {
+            if let Some(mut tracked) = self.processes.remove(&pid) {
                 log::info!("process {pid} ended");
+                self.end_walks(&mut tracked);
                 if tracked.noted.is_some() {
                     let at_ns = clock::monotonic_ns();
                     self.notes.send(Note::ProcessEnded {
@@ -199,6 +202,9 @@ impl Tracker {
             tracked.runtime = None;
             tracked.trouble = None;
             tracked.attachment = None;
+            if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
+                walks.end(kernel);
+            }
             tracked.since = now;
             tracked.grown &= tracked.fresh;
             tracked.fresh = true;
@@ -306,6 +312,9 @@ impl Tracker {
         }
         let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
+        if self.options.touch == Touch::None {
+            return self.walk(tracked, &runtime, role);
+        }
         let first = tracked.attachment.is_none();
         let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
@@ -330,6 +339,72 @@ impl Tracker {
             self.tell_unbound(tracked);
         }
         Ok(())
+    }
+
+    /// Has the stacks of a process walked, or looks for what was not imported yet.
+    fn walk(
+        &mut self,
+        tracked: &mut Tracked,
+        runtime: &Runtime,
+        role: Role,
+    ) -> Result<(), Trouble> {
+        tracked.plan.technique = look::technique(runtime, &self.options, false);
+        let Some(kernel) = &mut self.kernel else {
+            let frames = walks::wish(&self.catalog, &self.options, role, runtime)?;
+            tracked.plan.frames = walks::plans(runtime, &frames);
+            return Ok(());
+        };
+        if tracked.walks.is_none() {
+            let frames = walks::wish(&self.catalog, &self.options, role, runtime)?;
+            if !walks::any_imported(runtime, &frames) {
+                return Err(Trouble::passing(
+                    Exit::NoTarget,
+                    "none of the functions is imported whose frames are looked for",
+                ));
+            }
+            if self.next_page >= PAGES {
+                return Err(Trouble::lasting(
+                    Exit::Failed,
+                    format!("more than {PAGES} processes are attached"),
+                ));
+            }
+            let pid = tracked.seen.pid;
+            // Opened anew, as in `begin`.
+            let opened = Runtime::open(pid)?;
+            tracked.walks = Some(Walks::begin(pid, &opened, self.next_page, frames, kernel)?);
+            self.next_page += 1;
+            tracked.note(&self.notes);
+        }
+        let Some(walks) = &mut tracked.walks else {
+            return Ok(());
+        };
+        if walks.missing().is_empty() || !walks::any_imported(runtime, walks.missing()) {
+            return Ok(());
+        }
+        let mut context = Context {
+            kernel,
+            links: &mut self.links,
+            notes: &self.notes,
+            next_program: &mut self.next_program,
+            site: self.site,
+        };
+        let plans = walks.bind(runtime, &mut context)?;
+        log::info!(
+            "process {}: its stacks are walked for frames of {} functions",
+            tracked.seen.pid,
+            plans
+                .iter()
+                .filter(|plan| plan.state == MethodState::Ready)
+                .count()
+        );
+        tracked.plan.take_frames(plans);
+        Ok(())
+    }
+
+    fn end_walks(&mut self, tracked: &mut Tracked) {
+        if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
+            walks.end(kernel);
+        }
     }
 
     /// Methods to look for in a process; `None` if there is nothing new to look for.
@@ -507,6 +582,9 @@ impl Tracker {
         // Dropping the pages gives their locks back.
         for tracked in self.processes.values_mut() {
             tracked.attachment = None;
+            if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
+                walks.end(kernel);
+            }
         }
         troubles
     }
