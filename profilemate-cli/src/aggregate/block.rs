@@ -21,7 +21,38 @@ pub struct Age {
     pub idle_ns: Option<u64>,
 }
 
-/// The blocks of one engine.
+/// Block pools of one engine, at most; what comes beyond stands for one pool.
+const POOLS: usize = 64;
+
+/// The block pools of one engine, by the pool object's identity. Blocks of different pools have the same numbers.
+#[derive(Debug, Default)]
+pub struct Pools(Vec<(Option<u64>, Blocks)>);
+
+impl Pools {
+    /// The number of a pool, in the order of appearance, and its blocks.
+    pub fn get(&mut self, pool: Option<u64>) -> (u32, &mut Blocks) {
+        let index = match self.0.iter().position(|known| known.0 == pool) {
+            Some(index) => index,
+            None if self.0.len() < POOLS => {
+                self.0.push((pool, Blocks::default()));
+                self.0.len() - 1
+            }
+            None => {
+                // Nobody knows whose blocks these are.
+                self.0[POOLS - 1].1.forget();
+                POOLS - 1
+            }
+        };
+        (index as u32, &mut self.0[index].1)
+    }
+
+    /// No age is certain any more.
+    pub fn forget(&mut self) {
+        self.0.iter_mut().for_each(|pool| pool.1.forget());
+    }
+}
+
+/// The blocks of one pool.
 #[derive(Debug, Default)]
 pub struct Blocks {
     known: HashMap<i64, Block>,
@@ -126,6 +157,20 @@ mod tests {
                 idle_ns: Some(250)
             }
         );
+    }
+
+    #[test]
+    fn pools_do_not_mix() {
+        let mut pools = Pools::default();
+        pools.get(Some(0x10)).1.allocate(&[1], 100);
+        pools.get(Some(0x20)).1.allocate(&[1], 200);
+        let (first, blocks) = pools.get(Some(0x10));
+        assert_eq!((first, blocks.evict(1, 300).lifetime_ns), (0, Some(200)));
+        let (second, blocks) = pools.get(Some(0x20));
+        assert_eq!((second, blocks.evict(1, 300).lifetime_ns), (1, Some(100)));
+        for pool in 0..200 {
+            assert!(pools.get(Some(pool)).0 < POOLS as u32);
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    fn new(status: Status, reason: impl Into<String>) -> Self {
+    pub(super) fn new(status: Status, reason: impl Into<String>) -> Self {
         Self {
             status,
             reason: reason.into(),
@@ -49,15 +49,11 @@ struct Feed {
     source: &'static str,
 }
 
-const NO_GRAPHS: &str = "CUDA graphs are not recorded by this version";
 const NO_EXPERTS: &str = "MoE routing is not recorded by this version";
 const NO_ENCODERS: &str = "encoder calls are not recorded by this version";
 
 /// Tables that this version does not fill, and why.
 const UNFED: &[(&str, &str)] = &[
-    ("cuda_graph_captures", NO_GRAPHS),
-    ("cuda_graph_usage", NO_GRAPHS),
-    ("cuda_graph_timeline", NO_GRAPHS),
     ("moe_expert_selection", NO_EXPERTS),
     ("moe_expert_timing", NO_EXPERTS),
     ("moe_expert_coselection", NO_EXPERTS),
@@ -102,7 +98,25 @@ const FEEDS: &[Feed] = &[
         table: "forward_pass_timing",
         needs: &["runner.execute_model"],
         wants: SCHEDULE,
-        source: "calls of the model runner; step by order and token count",
+        source: "calls of the model runner; step by order and token count; graphs and waits from driver calls",
+    },
+    Feed {
+        table: "cuda_graph_captures",
+        needs: &[],
+        wants: &["graph.dispatch"],
+        source: "driver calls, and the methods around them",
+    },
+    Feed {
+        table: "cuda_graph_usage",
+        needs: &[],
+        wants: &["graph.dispatch"],
+        source: "driver calls, and the decisions of vLLM's dispatchers",
+    },
+    Feed {
+        table: "cuda_graph_timeline",
+        needs: &[],
+        wants: &["graph.dispatch"],
+        source: "driver calls, and the decisions of vLLM's dispatchers",
     },
 ];
 
@@ -147,15 +161,23 @@ impl Aggregator {
         if table == "methods" && needs.is_empty() {
             return Coverage::new(Status::NotApplicable, "no method was given with --method");
         }
-        if !needs.iter().any(|id| facts.bound.contains_key(id)) && rows == 0 {
+        let walks = self.walk_gaps(table).is_some();
+        let has_needs = !walks && feed.is_none_or(|feed| !feed.needs.is_empty());
+        if has_needs && !needs.iter().any(|id| facts.bound.contains_key(id)) && rows == 0 {
             return Coverage::new(Status::NotObservable, self.why_unbound(&needs));
         }
-        let mut gaps = Vec::new();
-        for id in &needs {
+        let mut gaps = match self.graph_gaps(table, rows) {
+            Ok(gaps) => gaps,
+            Err(coverage) => return coverage,
+        };
+        let walked = self.walk_gaps(table);
+        let probed = walked.is_none();
+        gaps.extend(walked.into_iter().flatten());
+        for id in needs.iter().filter(|_| probed) {
             gaps.extend(unbound_beside(facts, &self.processes, id));
         }
         for &id in feed.map_or(&[][..], |feed| feed.wants) {
-            if !facts.bound.contains_key(id) {
+            if probed && !facts.bound.contains_key(id) {
                 gaps.push(self.why_unbound(&words(&[id])));
             }
         }

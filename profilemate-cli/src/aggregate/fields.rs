@@ -4,7 +4,7 @@ use profilemate_common::record::{
     STATUS_NO_RESULT, STATUS_NOT_PASSED, STATUS_TRUNCATED, STATUS_UNSET,
 };
 
-use crate::event::{Call, Program, Value};
+use crate::event::{Call, Frame, Program, Value};
 
 /// The fields of one call, with their names.
 #[derive(Clone, Copy)]
@@ -19,6 +19,14 @@ impl<'a> Fields<'a> {
         Self {
             program,
             values: &call.fields,
+        }
+    }
+
+    /// The fields of a frame, which `program` names.
+    pub fn of_frame(frame: &'a Frame, program: Option<&'a Program>) -> Self {
+        Self {
+            program,
+            values: &frame.fields,
         }
     }
 
@@ -49,6 +57,14 @@ impl<'a> Fields<'a> {
         match self.value(name)? {
             Value::Int(value) => Some(*value),
             Value::Bool(value) => Some(i64::from(*value)),
+            _ => None,
+        }
+    }
+
+    /// An object's identity.
+    pub fn address(self, name: &str) -> Option<u64> {
+        match self.value(name)? {
+            Value::Address(address) => Some(*address),
             _ => None,
         }
     }

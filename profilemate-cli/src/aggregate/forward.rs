@@ -14,6 +14,11 @@ impl Aggregator {
     /// Gives the step that the pass ran, if it can be joined.
     pub(super) fn execute(&mut self, seen: Seen<'_>, rows: &mut Rows) -> Option<StepRef> {
         let (call, fields) = (seen.call, seen.fields);
+        if fields.int("dummy_run") == Some(1) {
+            // A warm-up, or an idle rank that keeps step with the others: no batch of the engine.
+            self.end_pass(call.pid, call.tid, seen.start_ns(), rows);
+            return None;
+        }
         let shape = BatchShape::of(fields);
         let (tokens, seqs) = (shape.tokens, shape.seqs);
         let has_tokens = tokens.is_none_or(|tokens| tokens > 0);
@@ -34,12 +39,13 @@ impl Aggregator {
         };
         self.operations.anchor(call.pid, call.tid, anchor, false);
         if !has_tokens || call.outcome == Outcome::Raised {
+            self.end_pass(call.pid, call.tid, seen.start_ns(), rows);
             return step;
         }
         // The engine knows which requests were resumed; a worker does not.
         let own = || Split::of(fields, Some(&HashSet::new())).and_then(Split::phase);
         let throughput = tokens.zip(seen.duration_ns).filter(|&(_, ns)| ns > 0);
-        rows.put(ForwardPass {
+        let row = ForwardPass {
             timestamp_sec: self.stamp(seen.start_ns()),
             phase: joined.and_then(|(_, phase)| phase).or_else(own),
             batch_size: seqs,
@@ -51,7 +57,8 @@ impl Aggregator {
             pid: call.pid,
             rank: self.processes.rank(call.pid),
             ..ForwardPass::default()
-        });
+        };
+        self.pass(row, call.tid, (seen.start_ns(), call.ts_ns), rows);
         step
     }
 

@@ -5,9 +5,11 @@ pub mod block;
 pub mod clock;
 pub mod counter;
 pub mod coverage;
+pub mod distribution;
 pub mod facts;
 pub mod fields;
 mod forward;
+pub mod graph;
 pub mod operation;
 mod pool;
 mod preempt;
@@ -17,6 +19,7 @@ mod schedule;
 pub mod split;
 pub mod step;
 mod user;
+mod walk;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,11 +28,13 @@ use clock::Clock;
 use counter::Counters;
 use facts::Facts;
 use fields::Fields;
+use graph::Graphs;
 use operation::Operations;
 use preempt::Preempts;
 use process::Processes;
+use walk::Walks;
 
-use crate::event::{Call, DriverCall, Event, Method, Note, Phase, Program, Session};
+use crate::event::{Call, Event, Method, Note, Phase, Program, Session};
 use crate::table::AnyRow;
 use crate::table::cell::Stamp;
 
@@ -62,6 +67,7 @@ enum Part {
     Touch,
     Execute,
     User,
+    Graph(graph::Part),
     Other,
 }
 
@@ -75,7 +81,7 @@ impl Part {
             "block_pool.touch" => Self::Touch,
             "runner.execute_model" => Self::Execute,
             id if id.starts_with("user.") => Self::User,
-            _ => Self::Other,
+            id => graph::Part::of(id).map_or(Self::Other, Self::Graph),
         }
     }
 }
@@ -116,7 +122,9 @@ pub struct Aggregator {
     processes: Processes,
     preempts: Preempts,
     operations: Operations,
-    waiting: VecDeque<Call>,
+    graphs: Graphs,
+    walks: Walks,
+    waiting: VecDeque<Event>,
     counters: Counters,
     facts: Facts,
 }
@@ -126,15 +134,26 @@ impl Aggregator {
     pub fn push(&mut self, event: Event, rows: &mut Rows) {
         match event {
             Event::Note(note) => self.note(note, rows),
-            Event::Call(call) if !self.clock.is_known() => {
-                self.waiting.push_back(call);
+            event if !self.clock.is_known() => {
+                self.waiting.push_back(event);
                 if self.waiting.len() > WAITING {
                     self.drain(rows);
                 }
             }
-            Event::Call(call) => self.call(&call, rows),
-            Event::Driver(call) => self.driver(&call),
-            Event::Frame(frame) => self.frame(frame),
+            event => self.take(&event, rows),
+        }
+    }
+
+    /// Takes a call of either kind.
+    fn take(&mut self, event: &Event, rows: &mut Rows) {
+        match event {
+            Event::Call(call) => self.call(call, rows),
+            Event::Driver(call) => {
+                self.walked(call, rows);
+                self.driver(call, rows);
+            }
+            Event::Frame(frame) => self.frame(frame, rows),
+            Event::Note(_) => {}
         }
     }
 
@@ -142,7 +161,7 @@ impl Aggregator {
     /// [`HOLD_NS`].
     pub fn advance(&mut self, now_ns: u64, rows: &mut Rows) {
         let old = now_ns.saturating_sub(HOLD_NS);
-        if self.waiting.front().is_some_and(|call| call.ts_ns < old) {
+        if self.waiting.front().is_some_and(|call| moment(call) < old) {
             self.drain(rows);
         }
         self.expire(old, rows);
@@ -156,11 +175,15 @@ impl Aggregator {
         }
         self.operations
             .release(u64::MAX, &self.processes, &self.session, rows);
+        self.finish_walks(None, rows);
+        self.finish_graphs(None, rows);
     }
 
     /// Whether something waits for a later event.
     pub fn is_waiting(&self) -> bool {
         !(self.waiting.is_empty() && self.preempts.is_empty() && self.operations.is_empty())
+            || self.graphs.is_waiting()
+            || self.walks.is_waiting()
     }
 
     /// The head of the session.
@@ -206,8 +229,8 @@ impl Aggregator {
     }
 
     fn drain(&mut self, rows: &mut Rows) {
-        while let Some(call) = self.waiting.pop_front() {
-            self.call(&call, rows);
+        while let Some(event) = self.waiting.pop_front() {
+            self.take(&event, rows);
         }
     }
 
@@ -217,6 +240,8 @@ impl Aggregator {
         }
         self.operations
             .release(old_ns, &self.processes, &self.session, rows);
+        self.expire_walks(old_ns, rows);
+        self.expire_graphs(old_ns, rows);
     }
 
     fn note(&mut self, note: Note, rows: &mut Rows) {
@@ -241,13 +266,17 @@ impl Aggregator {
             Note::Counters(counters) => self.counters.note(counters),
             Note::Ledger(ledger) => {
                 if ledger.lost > self.facts.ledger.unwrap_or_default().lost {
-                    // A lost record may have been an allocation.
+                    // A lost record may have been an allocation, or a decision.
                     self.processes.forget_blocks();
+                    self.walks.forget();
+                    self.forget_graphs(rows);
                 }
                 self.facts.ledger = Some(ledger);
             }
             Note::ProcessEnded { pid, at_ns, reason } => {
                 self.drain(rows);
+                self.finish_walks(Some(pid), rows);
+                self.finish_graphs(Some((pid, at_ns)), rows);
                 self.processes.ended(pid, at_ns, reason);
             }
             Note::Unbound {
@@ -306,8 +335,10 @@ impl Aggregator {
             duration_ns,
         };
         if call.phase == Phase::Entry {
-            if bound.part == Part::Preempt {
-                self.preempts.entry(call, fields);
+            match bound.part {
+                Part::Preempt => self.preempts.entry(call, fields),
+                Part::Graph(part) => self.graph_call(part, seen, rows),
+                _ => {}
             }
             return;
         }
@@ -334,16 +365,26 @@ impl Aggregator {
                 self.user(seen, rows);
                 None
             }
+            Part::Graph(part) => {
+                self.graph_call(part, seen, rows);
+                None
+            }
             Part::Other => None,
         };
         self.operation(seen, bound.part, step, rows);
     }
 
-    fn driver(&mut self, call: &DriverCall) {
-        *self.facts.driver_calls.entry(call.function).or_default() += 1;
-    }
-
     fn stamp(&self, ts_ns: u64) -> Stamp {
         Stamp::new(ts_ns, self.session.started_ns)
+    }
+}
+
+/// When a call was told.
+fn moment(event: &Event) -> u64 {
+    match event {
+        Event::Call(call) => call.ts_ns,
+        Event::Driver(call) => call.ts_ns,
+        Event::Frame(frame) => frame.entry_ns,
+        Event::Note(_) => 0,
     }
 }

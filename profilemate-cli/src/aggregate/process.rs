@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::block::Blocks;
+use super::block::Pools;
 use super::request::Requests;
 use super::step::StepLog;
 use crate::event::Process;
@@ -23,8 +23,8 @@ pub struct ProcessState {
     pub steps: StepLog,
     /// Its requests.
     pub requests: Requests,
-    /// Its KV cache blocks.
-    pub blocks: Blocks,
+    /// The blocks of its KV cache pools.
+    pub blocks: Pools,
     /// Requests whose preemption was seen since the latest schedule call.
     pub preempted: HashSet<String>,
     /// The engine and the step of the latest forward pass.
@@ -53,7 +53,7 @@ impl Processes {
     pub fn ended(&mut self, pid: u32, at_ns: u64, reason: String) {
         let state = self.get_mut(pid);
         state.ended = Some((at_ns, reason));
-        state.blocks = Blocks::default();
+        state.blocks = Pools::default();
         state.requests = Requests::default();
         state.preempted.clear();
     }

@@ -8,7 +8,7 @@ use profilemate_common::record::{
     self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, MethodCalled,
     STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE,
 };
-use profilemate_common::walk::{FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_CHANGED};
+use profilemate_common::walk::{FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_DEEP};
 use serde::Serialize;
 
 use super::frame::{self, KIND_NOTE, KIND_RECORD};
@@ -132,7 +132,7 @@ impl Decoder {
             FUNCTION_OTHER => None,
             number => Some(Function::from_number(number)?),
         };
-        (head.outcome <= OUTCOME_CHANGED).then_some(Frame {
+        (head.outcome <= OUTCOME_DEEP).then_some(Frame {
             pid: head.pid,
             tid: head.tid,
             function,

@@ -16,10 +16,11 @@ use crate::sink::metadata::{Counts, Overhead};
 use crate::sink::status::{Gauge, Status};
 use crate::sink::summary::Summary;
 use crate::sink::{self, metadata};
+use crate::table::{self, AnyRow};
 
 /// Longest time from a row to the disk, on the clock of [`Pipeline::tick`].
 const FLUSH_NS: u64 = 250_000_000;
-/// Time between two writings of `metadata.json`.
+/// Time between two writings of `metadata.json`, and of the tables of totals.
 const METADATA_NS: u64 = 1_000_000_000;
 /// Name of the capture in the session folder.
 pub const CAPTURE_FILE: &str = "events.pmrec";
@@ -74,6 +75,8 @@ pub struct Pipeline {
     overhead: Option<Overhead>,
     flushed_ns: u64,
     described_ns: u64,
+    /// Of the totals that were written.
+    revision: u64,
 }
 
 impl Pipeline {
@@ -112,6 +115,7 @@ impl Pipeline {
             overhead: None,
             flushed_ns: 0,
             described_ns: 0,
+            revision: 0,
         };
         pipeline.describe()?;
         Ok(pipeline)
@@ -164,6 +168,7 @@ impl Pipeline {
         }
         if now_ns.saturating_sub(self.described_ns) >= METADATA_NS {
             self.described_ns = now_ns;
+            self.write_totals()?;
             self.describe()?;
         }
         Ok(())
@@ -205,12 +210,16 @@ impl Pipeline {
         self.order.flush(&mut |event| aggregator.push(event, rows));
         self.aggregator.finish(&mut self.rows);
         self.emit()?;
+        self.write_totals()?;
+        for row in self.aggregator.graph_usage() {
+            self.summary.row(&row.into());
+        }
         self.flush()?;
         self.describe()?;
         let summary = self.summary.json(&self.aggregator);
         sink::replace(&self.folder.join("summary.json"), &pretty(&summary))?;
         let counts = self.counts();
-        let rows = crate::table::TABLES
+        let rows = table::TABLES
             .iter()
             .map(|table| table.file)
             .zip(self.csv.rows());
@@ -247,6 +256,25 @@ impl Pipeline {
     fn flush(&mut self) -> Result<(), sink::Error> {
         self.csv.flush()?;
         self.capture.as_mut().map_or(Ok(()), CaptureWriter::flush)
+    }
+
+    /// Writes the tables of totals, if they have changed.
+    fn write_totals(&mut self) -> Result<(), sink::Error> {
+        let revision = self.aggregator.graph_usage_revision();
+        if revision == self.revision {
+            return Ok(());
+        }
+        self.revision = revision;
+        let rows: Vec<AnyRow> = self
+            .aggregator
+            .graph_usage()
+            .into_iter()
+            .map(AnyRow::from)
+            .collect();
+        let Some(table) = table::index_of("cuda_graph_usage") else {
+            return Ok(());
+        };
+        self.csv.replace(table, &rows)
     }
 
     fn describe(&self) -> Result<(), sink::Error> {

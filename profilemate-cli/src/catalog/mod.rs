@@ -79,8 +79,12 @@ pub enum Events {
     Return,
     /// One before, one after.
     EntryAndReturn,
+    /// One before.
+    Entry,
     /// One when it returns anything but `False`.
     ReturnUnlessFalse,
+    /// One when it returns or raises, while graphs can be captured; else as [`Events::Count`].
+    ReturnWhileCapturing,
     /// None: calls and durations are counted in the page.
     Count,
 }
@@ -89,7 +93,8 @@ impl Events {
     /// The slot mode for it.
     pub fn mode(self) -> page::Mode {
         match self {
-            Self::Return => page::MODE_RETURN,
+            Self::Return | Self::ReturnWhileCapturing => page::MODE_RETURN,
+            Self::Entry => page::MODE_ENTRY,
             Self::EntryAndReturn => page::MODE_RETURN | page::MODE_ENTRY,
             Self::ReturnUnlessFalse => page::MODE_RETURN | page::MODE_SKIP,
             Self::Count => page::MODE_COUNT,
@@ -101,8 +106,22 @@ impl Events {
         match self {
             Self::Return => "event",
             Self::EntryAndReturn => "event, entry too",
+            Self::Entry => "event at entry",
             Self::ReturnUnlessFalse => "event unless False",
+            Self::ReturnWhileCapturing => "event, count once it serves",
             Self::Count => "count",
+        }
+    }
+
+    /// The slot mode while no graph can be captured, where it is another.
+    pub fn steady_mode(self) -> Option<page::Mode> {
+        match self {
+            Self::ReturnWhileCapturing => Some(page::MODE_COUNT),
+            Self::Return
+            | Self::EntryAndReturn
+            | Self::Entry
+            | Self::ReturnUnlessFalse
+            | Self::Count => None,
         }
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         duration: trace.common.duration,
         json: trace.common.json,
         quiet,
+        graph_timeline: trace.common.graph_timeline,
         strict: trace.common.strict,
     };
     if !trace.run.is_empty() {
@@ -177,6 +178,7 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
         duration: Some(duration),
         json: common.json,
         quiet,
+        graph_timeline: common.graph_timeline,
         strict: common.strict,
     }
 }

@@ -31,6 +31,18 @@ pub(super) struct Attachment {
 struct Bound {
     slot: u8,
     function: u64,
+    /// What was said of it, where its mode changes with what the process does.
+    changing: Option<Changing>,
+}
+
+/// A method whose mode changes.
+#[derive(Clone, Debug)]
+struct Changing {
+    said: event::Method,
+    /// While graphs can be captured.
+    capturing: Mode,
+    /// Else.
+    steady: Mode,
 }
 
 /// What binding needs beside the process itself.
@@ -147,11 +159,12 @@ impl Attachment {
             match outcome {
                 Ok(redirected) => {
                     let mode = ready.method.events.mode();
-                    self.describe(ready, redirected.slot, mode, context)?;
+                    let said = self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
                     self.bound.push(Bound {
                         slot: redirected.slot,
                         function: request.function,
+                        changing: changing(ready, said),
                     });
                 }
                 Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
@@ -182,12 +195,13 @@ impl Attachment {
                 continue;
             };
             let mode = ready.method.events.mode();
-            self.describe(ready, slot, mode, context)?;
+            let said = self.describe(ready, slot, mode, context)?;
             self.page.set_skip(slot, self.layout.kernel.false_)?;
             self.page.set_mode(slot, mode)?;
             self.bound.push(Bound {
                 slot,
                 function: callee,
+                changing: changing(ready, said),
             });
         }
         Ok(refused)
@@ -234,9 +248,9 @@ impl Attachment {
         slot: u8,
         mode: Mode,
         context: &mut Context<'_>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<event::Method, Trouble> {
         let method = &ready.method;
-        context.notes.send(Note::Method(event::Method {
+        let said = event::Method {
             pid: self.page.pid(),
             page: self.index,
             slot,
@@ -245,9 +259,10 @@ impl Attachment {
             qualname: method.qualname.clone(),
             operation: method.operation.clone(),
             mode,
-        }));
+        };
+        context.notes.send(Note::Method(said.clone()));
         if mode & (page::MODE_RETURN | page::MODE_ENTRY) == 0 {
-            return Ok(());
+            return Ok(said);
         }
         let (fields, compiled): (Vec<event::Field>, Vec<Compiled>) = ready
             .fields
@@ -279,7 +294,40 @@ impl Attachment {
             fields,
         }));
         context.kernel.set_program(self.index, slot, &program)?;
-        Ok(())
+        Ok(said)
+    }
+
+    /// Sets the modes that change with what the process does, and says so in the stream.
+    pub(super) fn adapt(&mut self, serving: bool, notes: &Notes) {
+        let page = &self.page;
+        for bound in &mut self.bound {
+            let Some(changing) = &mut bound.changing else {
+                continue;
+            };
+            let mode = if serving {
+                changing.steady
+            } else {
+                changing.capturing
+            };
+            if mode == changing.said.mode {
+                continue;
+            }
+            if let Err(error) = page.set_mode(bound.slot, mode) {
+                log::debug!("process {}: {}", page.pid(), chain(&error));
+                continue;
+            }
+            log::debug!(
+                "process {}: calls of {} are {}",
+                page.pid(),
+                changing.said.qualname,
+                if serving { "counted" } else { "recorded" }
+            );
+            changing.said.mode = mode;
+            notes.send(Note::Method(event::Method {
+                pid: page.pid(),
+                ..changing.said.clone()
+            }));
+        }
     }
 
     /// Counters since the session attached.
@@ -335,6 +383,14 @@ impl Attachment {
             Trouble::from,
         ))
     }
+}
+
+fn changing(ready: &Ready, said: event::Method) -> Option<Changing> {
+    Some(Changing {
+        capturing: said.mode,
+        steady: ready.method.events.steady_mode()?,
+        said,
+    })
 }
 
 /// The functions that C callables of the helper call, if the process has any.

@@ -161,6 +161,7 @@ async fn follow(
             }
             Err(trouble) => log::warn!("{}", trouble.reason),
         }
+        tracker.adapt(&pump.serving());
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
             tracker.report();

@@ -28,6 +28,8 @@ pub struct Options {
     pub output: PathBuf,
     /// Longest duration.
     pub duration: Option<Duration>,
+    /// A row for each replay of a CUDA graph.
+    pub graph_timeline: bool,
     /// Calls of user methods as JSON lines on stdout.
     pub json: bool,
     /// No status line, no summary.

@@ -1,5 +1,6 @@
 //! The thread through which all data flows: ring buffer and notes in, pipeline out.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -45,6 +46,7 @@ impl Notes {
 pub(super) struct Pump {
     notes: Notes,
     status: Arc<Mutex<Status>>,
+    serving: Arc<Mutex<BTreeSet<u32>>>,
     thread: JoinHandle<Result<Outcome, sink::Error>>,
 }
 
@@ -56,13 +58,15 @@ impl Pump {
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let status = Arc::new(Mutex::new(pipeline.status(clock::monotonic_ns())));
-        let shared = Arc::clone(&status);
+        let serving = Arc::default();
+        let (shared, shared_serving) = (Arc::clone(&status), Arc::clone(&serving));
         let thread = std::thread::Builder::new()
             .name("pm-pump".into())
-            .spawn(move || run(pipeline, ring, &receiver, &shared))?;
+            .spawn(move || run(pipeline, ring, &receiver, &shared, &shared_serving))?;
         Ok(Self {
             notes: Notes(sender),
             status,
+            serving,
             thread,
         })
     }
@@ -75,6 +79,14 @@ impl Pump {
     /// The latest numbers for the status line.
     pub(super) fn status(&self) -> Option<Status> {
         self.status.lock().ok().map(|status| *status)
+    }
+
+    /// Processes in which no CUDA graph can be captured now.
+    pub(super) fn serving(&self) -> BTreeSet<u32> {
+        self.serving
+            .lock()
+            .map(|serving| serving.clone())
+            .unwrap_or_default()
     }
 
     /// Whether the thread has ended by itself, which only an error makes it do.
@@ -97,6 +109,7 @@ fn run(
     mut ring: Option<attach::Reader>,
     messages: &Receiver<Message>,
     status: &Mutex<Status>,
+    serving: &Mutex<BTreeSet<u32>>,
 ) -> Result<Outcome, sink::Error> {
     let mut records = Records::default();
     let mut stopping = false;
@@ -125,6 +138,11 @@ fn run(
         pipeline.tick(now_ns)?;
         if let Ok(mut shared) = status.lock() {
             *shared = pipeline.status(now_ns);
+        }
+        if let Ok(mut shared) = serving.lock()
+            && *shared != *pipeline.aggregator().serving()
+        {
+            shared.clone_from(pipeline.aggregator().serving());
         }
         if stopping && records.is_empty() {
             return pipeline.finish();

@@ -99,6 +99,8 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
             "no `--method` was given"
         } else if !options.wanted.table(table.file) && table.file != "methods" {
             "left out by `--only` or `--without`"
+        } else if table.file == "cuda_graph_timeline" && !options.graph_timeline {
+            "not asked for: `--graph-timeline`"
         } else if options.touch == Touch::None {
             "`--touch none`: nothing is written into the target, so no method is probed"
         } else {

@@ -537,6 +537,16 @@ impl Tracker {
         }
     }
 
+    /// Lets calls that matter only while graphs can be captured be counted in the processes that are `serving`, and be
+    /// recorded in the others.
+    pub(super) fn adapt(&mut self, serving: &BTreeSet<u32>) {
+        for (pid, tracked) in &mut self.processes {
+            if let Some(attachment) = &mut tracked.attachment {
+                attachment.adapt(serving.contains(pid), &self.notes);
+            }
+        }
+    }
+
     /// Puts the pages' counters and the kernel's counts into the stream.
     pub(super) fn report(&self) {
         let at_ns = clock::monotonic_ns();

@@ -105,6 +105,33 @@ impl CsvFolder {
         sheet.record(&self.cells[..used])
     }
 
+    /// Writes a table of totals anew, in one step: a reader sees the old rows or these.
+    pub fn replace(&mut self, table: usize, rows: &[AnyRow]) -> Result<(), Error> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let names = TABLES[table].columns.iter().map(|column| column.name);
+        let sheet = &mut self.sheets[table];
+        writer
+            .write_record(names)
+            .map_err(|error| sheet.failed(error))?;
+        for row in rows {
+            let mut record = Vec::new();
+            row.cells(&mut |cell| {
+                let mut text = String::new();
+                cell.write(&mut text);
+                record.push(text);
+            });
+            writer
+                .write_record(&record)
+                .map_err(|error| sheet.failed(error))?;
+        }
+        let content = writer
+            .into_inner()
+            .map_err(|error| sheet.failed(csv::Error::from(error.into_error())))?;
+        super::replace(&sheet.path, &content)?;
+        sheet.rows = rows.len() as u64;
+        Ok(())
+    }
+
     /// Hands every row to the kernel.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.sheets.iter_mut().try_for_each(Sheet::flush)
@@ -170,6 +197,29 @@ mod tests {
             "{preemptions}"
         );
         assert_eq!(csv.rows().iter().sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn totals_are_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut csv = CsvFolder::create(folder.path()).unwrap();
+        let table = crate::table::index_of("cuda_graph_usage").unwrap();
+        let row = |replay_count| {
+            AnyRow::from(crate::table::cuda_graph_usage::CudaGraphUse {
+                replay_count,
+                ..Default::default()
+            })
+        };
+        csv.replace(table, &[row(1), row(2)]).unwrap();
+        csv.replace(table, &[row(7)]).unwrap();
+        csv.flush().unwrap();
+        let text = std::fs::read_to_string(folder.path().join("cuda_graph_usage.csv")).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(
+            text.ends_with("\n,,,,,7,,,,,,,,0,,0,0,,0,,,,,,\n"),
+            "{text}"
+        );
+        assert_eq!(csv.rows()[table], 1);
     }
 
     #[test]

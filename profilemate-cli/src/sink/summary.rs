@@ -1,71 +1,21 @@
 //! `summary.json`: for every measured column count, mean, percentiles and maximum; and the counted methods.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use crate::aggregate::Aggregator;
 use crate::aggregate::counter::quantile;
+use crate::aggregate::distribution::Distribution;
 use crate::table::{AnyRow, TABLES};
 
-/// Width of a bucket: each holds values up to one percent greater than its least.
-const GROWTH: f64 = 1.01;
-
-/// The distribution of one column's values, in bounded memory.
-#[derive(Clone, Debug, Default)]
-pub struct Distribution {
-    count: u64,
-    sum: f64,
-    max: Option<f64>,
-    /// Values by the logarithm of their size; those that are not positive stand at the least key.
-    buckets: BTreeMap<i32, u64>,
-}
-
-impl Distribution {
-    /// Takes one value.
-    pub fn add(&mut self, value: f64) {
-        if !value.is_finite() {
-            return;
-        }
-        self.count += 1;
-        self.sum += value;
-        self.max = Some(self.max.map_or(value, |max| max.max(value)));
-        let bucket = if value > 0.0 {
-            (value.ln() / GROWTH.ln()).floor() as i32
-        } else {
-            i32::MIN
-        };
-        *self.buckets.entry(bucket).or_default() += 1;
-    }
-
-    /// The value below which the given part (0 to 1) of the values lies, within half a percent.
-    pub fn quantile(&self, part: f64) -> Option<f64> {
-        let wanted = ((self.count as f64 * part).ceil() as u64).max(1);
-        let mut seen = 0;
-        for (&bucket, &count) in &self.buckets {
-            seen += count;
-            if seen >= wanted {
-                let value = if bucket == i32::MIN {
-                    0.0
-                } else {
-                    GROWTH.powf(f64::from(bucket) + 0.5)
-                };
-                return Some(self.max.map_or(value, |max| value.min(max)));
-            }
-        }
-        None
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "count": self.count,
-            "mean": rounded(self.sum / self.count as f64),
-            "p50": self.quantile(0.5).map(rounded),
-            "p95": self.quantile(0.95).map(rounded),
-            "p99": self.quantile(0.99).map(rounded),
-            "max": self.max.map(rounded),
-        })
-    }
+fn distribution_json(distribution: &Distribution) -> Value {
+    json!({
+        "count": distribution.count(),
+        "mean": distribution.mean().map(rounded),
+        "p50": distribution.quantile(0.5).map(rounded),
+        "p95": distribution.quantile(0.95).map(rounded),
+        "p99": distribution.quantile(0.99).map(rounded),
+        "max": distribution.max().map(rounded),
+    })
 }
 
 fn rounded(value: f64) -> f64 {
@@ -113,8 +63,8 @@ impl Summary {
         for (table, distributions) in TABLES.iter().zip(&self.columns) {
             let mut columns = serde_json::Map::new();
             for (column, distribution) in table.columns.iter().zip(distributions) {
-                if distribution.count > 0 {
-                    columns.insert(column.name.to_owned(), distribution.json());
+                if distribution.count() > 0 {
+                    columns.insert(column.name.to_owned(), distribution_json(distribution));
                 }
             }
             if !columns.is_empty() {
@@ -156,41 +106,4 @@ fn counters(aggregator: &Aggregator) -> Vec<Value> {
             })
         });
     rows.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_within_half_a_percent() {
-        let mut distribution = Distribution::default();
-        for value in 1..=1_000 {
-            distribution.add(f64::from(value));
-        }
-        for (part, expected) in [(0.5, 500.0), (0.95, 950.0), (0.99, 990.0)] {
-            let value = distribution.quantile(part).unwrap();
-            assert!((value / expected - 1.0).abs() < 0.006, "{part}: {value}");
-        }
-        assert_eq!(distribution.quantile(1.0), Some(1_000.0));
-    }
-
-    #[test]
-    fn odd_values_are_no_harm() {
-        let mut distribution = Distribution::default();
-        assert_eq!(distribution.quantile(0.5), None);
-        for value in [
-            0.0,
-            -3.0,
-            f64::NAN,
-            f64::INFINITY,
-            f64::MAX,
-            f64::MIN_POSITIVE,
-        ] {
-            distribution.add(value);
-        }
-        assert_eq!(distribution.count, 4);
-        assert_eq!(distribution.quantile(0.5), Some(0.0));
-        assert_eq!(distribution.json()["max"], json!(f64::MAX));
-    }
 }

@@ -20,19 +20,23 @@ table! {
         throughput_tokens_per_sec: Option<Real> [Rate],
         /// The engine's step, joined by order and token count; empty if it cannot be joined.
         step: Option<u64> [Identity],
-        /// CUDA graph mode. Not filled by this version.
+        /// `FULL`, `PIECEWISE` or `NONE`: what was decided for the pass.
         graph_mode: Option<&'static str> [Text],
-        /// Graph launches in the pass. Not filled by this version.
+        /// Graphs that its thread launched in the pass.
         graph_launches: Option<u64> [Count],
-        /// Time in which the host waited for the GPU. Not filled by this version.
+        /// Time in which its thread waited for the GPU, from the begin of the pass to that of the next one.
         sync_wait_ms: Option<Millis> [Milliseconds],
-        /// Time on the GPU. Not filled by this version.
+        /// Time on the GPU, at most: see `gpu_time_source`.
         gpu_time_ms: Option<Millis> [Milliseconds],
-        /// Where `gpu_time_ms` comes from. Not filled by this version.
+        /// `sync`: from the first graph launch to the end of the call that waited for the last one.
         gpu_time_source: Option<&'static str> [Text],
         /// Process.
         pid: u32 [Identity],
         /// Rank of the worker.
         rank: Option<u32> [Identity],
+        /// Kernels that its thread launched outside of graphs, since its last driver call before the pass that was told.
+        kernels: Option<u64> [Count],
+        /// Why the pass ran without a graph, as the dispatcher's inputs and settings show.
+        eager_reason: Option<&'static str> [Text],
     }
 }

@@ -18,5 +18,7 @@ table! {
         pid: u32 [Identity],
         /// Data parallel rank of the engine.
         engine: Option<u32> [Identity],
+        /// Block pool: several stand side by side with offloading; numbered as they appear.
+        pool: Option<u32> [Identity],
     }
 }

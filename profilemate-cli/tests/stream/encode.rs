@@ -36,6 +36,7 @@ fn put(value: &V, total: Option<u32>, blob: &mut Vec<u8>) -> (u8, u64) {
     };
     match value {
         V::Int(value) => return (record::STATUS_OK, *value as u64),
+        V::Address(value) => return (record::STATUS_OK, *value),
         V::Bool(value) => return (record::STATUS_OK, u64::from(*value)),
         V::Float(value) => return (record::STATUS_OK, value.to_bits()),
         V::None => return (record::STATUS_NONE, 0),

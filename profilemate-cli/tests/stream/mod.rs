@@ -9,6 +9,7 @@
     reason = "short calls read better, and a story is told at a stretch"
 )]
 
+pub(crate) mod driver;
 pub(crate) mod encode;
 pub(crate) mod server;
 pub(crate) mod story;
@@ -53,6 +54,7 @@ pub(crate) enum V {
     Str(&'static str),
     Ints(Vec<i64>),
     Strs(Vec<&'static str>),
+    Address(u64),
     Addresses(Vec<u64>),
     Pairs(Vec<(u64, i64)>),
     None,
@@ -67,7 +69,14 @@ pub(crate) type Values = Vec<(&'static str, V)>;
 
 /// Catalogue ids with their fields, as the catalogue has them.
 pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
-    use Shape::{Addresses, Float, Int, Ints, Pairs, Str, Strs};
+    use Shape::{Address, Addresses, Bool, Float, Int, Ints, Pairs, Str, Strs};
+    let descriptor = [
+        ("mode", Str),
+        ("d_tokens", Int),
+        ("d_reqs", Int),
+        ("d_uniform", Bool),
+        ("d_lora", Bool),
+    ];
     let batch = [
         ("tokens", Int),
         ("seqs", Int),
@@ -100,9 +109,35 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
             ("computed_tokens", Int),
             ("num_preemptions", Int),
         ],
-        "block_pool.evict" => vec![("block_id", Int)],
-        "block_pool.allocate" | "block_pool.touch" => vec![("block_ids", Ints)],
-        "runner.execute_model" => batch.to_vec(),
+        "block_pool.evict" => vec![("block_id", Int), ("pool", Address)],
+        "block_pool.allocate" | "block_pool.touch" => {
+            vec![("block_ids", Ints), ("pool", Address)]
+        }
+        "runner.execute_model" => batch.into_iter().chain([("dummy_run", Bool)]).collect(),
+        "graph.dispatch" => descriptor
+            .into_iter()
+            .chain([
+                ("manager", Address),
+                ("batch_tokens", Int),
+                ("batch_uniform", Bool),
+                ("batch_lora", Bool),
+                ("valid_modes", Strs),
+                ("invalid_modes", Strs),
+                ("config_mode", Str),
+                ("ready", Bool),
+                ("largest", Int),
+            ])
+            .collect(),
+        "graph.capture" => descriptor
+            .into_iter()
+            .chain([("piece", Int), ("pieces", Int)])
+            .collect(),
+        "graph.segments" | "graph.hint" => descriptor.to_vec(),
+        "graph.dispatch_full" => vec![("manager", Address), ("d_tokens", Int)],
+        "graph.dispatch_encoder" | "graph.capture_encoder" => {
+            vec![("manager", Address), ("d_tokens", Int)]
+        }
+        "graph.capture_model" => vec![("profile_only", Bool)],
         "user.0" => vec![
             ("size", Int),
             ("name", Str),

@@ -1,8 +1,9 @@
 //! A walk outside of the kernel: over a live process's memory, or over recorded bytes.
 
 use super::{
-    FRAMES, FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_CHANGED, OUTCOME_FAULT,
-    OUTCOME_FOUND, OUTCOME_NONE, StackLayout, TOLD, frame, innermost, instruction, is_same, state,
+    FRAMES, FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_CHANGED, OUTCOME_DEEP,
+    OUTCOME_FAULT, OUTCOME_FOUND, OUTCOME_NONE, StackLayout, TOLD, frame, innermost, instruction,
+    is_same, state,
 };
 use crate::memory::Memory;
 use crate::path::Program;
@@ -86,7 +87,7 @@ impl<M: Memory> LocalWalker<M> {
             at = frame.previous;
         }
         if walked.head.order == 0 {
-            walked.head.outcome = OUTCOME_NONE;
+            walked.head.outcome = if at == 0 { OUTCOME_NONE } else { OUTCOME_DEEP };
             tell(walked);
         }
     }

@@ -29,7 +29,7 @@ pub const TARGET_LAST: u32 = 1 << 31;
 
 /// The frame is one of the catalogued ones.
 pub const OUTCOME_FOUND: u8 = 0;
-/// The stack ends, or is too deep, without (another) catalogued frame.
+/// The stack ends without (another) catalogued frame.
 pub const OUTCOME_NONE: u8 = 1;
 /// The calling thread has no Python thread state: it is not Python's.
 pub const OUTCOME_NO_STATE: u8 = 2;
@@ -39,6 +39,9 @@ pub const OUTCOME_OTHER_THREAD: u8 = 3;
 pub const OUTCOME_FAULT: u8 = 4;
 /// The stack was another when it was looked at again.
 pub const OUTCOME_CHANGED: u8 = 5;
+
+/// The stack has more frames than are looked at, and no (other) catalogued one among those.
+pub const OUTCOME_DEEP: u8 = 6;
 
 /// [`FrameWalked::function`] of a walk at a C function that is not the CUDA driver's.
 pub const FUNCTION_OTHER: u8 = u8::MAX;

@@ -20,8 +20,8 @@ use profilemate_common::record::{
     CLASS_BARE, CLASS_FIELDS, FIELDS, Fields, PHASE_ENTRY, STATUS_CHANGED,
 };
 use profilemate_common::walk::{
-    self, FRAMES, FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_CHANGED, OUTCOME_FAULT,
-    OUTCOME_FOUND, OUTCOME_NONE, StackLayout, TARGET_LAST, TOLD, Target,
+    self, FRAMES, FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_CHANGED, OUTCOME_DEEP,
+    OUTCOME_FAULT, OUTCOME_FOUND, OUTCOME_NONE, StackLayout, TARGET_LAST, TOLD, Target,
 };
 use profilemate_ebpf::{PART_FRAME, PART_STACK};
 
@@ -215,8 +215,11 @@ fn stack_walked(ctx: ProbeContext) -> u32 {
     // SAFETY: as above.
     let machine = unsafe { KernelMachine::new(place, core::ptr::null_mut()) };
     for _ in 0..FRAMES {
-        if at == 0 || depth >= FRAMES {
+        if at == 0 {
             return end(place, OUTCOME_NONE);
+        }
+        if depth >= FRAMES {
+            return end(place, OUTCOME_DEEP);
         }
         let Some(frame) = walk::frame(&machine, layout, at) else {
             return end(place, OUTCOME_FAULT);
@@ -248,7 +251,7 @@ fn stack_walked(ctx: ProbeContext) -> u32 {
         at = frame.previous;
         depth += 1;
     }
-    end(place, OUTCOME_NONE)
+    end(place, OUTCOME_DEEP)
 }
 
 /// Has the fields of the frame that was found read by the program at `index`; returns only if that is not possible.
@@ -378,7 +381,7 @@ fn keep_equal(place: *mut Workplace) {
 fn end(place: *mut Workplace, outcome: u8) -> u32 {
     // SAFETY: the place is this event's until it is given back.
     let order = unsafe { (*head_of(place)).order };
-    if order == 0 || outcome != OUTCOME_NONE {
+    if order == 0 || (outcome != OUTCOME_NONE && outcome != OUTCOME_DEEP) {
         tell_nothing(place, outcome);
     }
     workplace::give_back(place);
