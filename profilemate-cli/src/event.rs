@@ -287,6 +287,26 @@ pub struct Ledger {
     pub lost: u64,
     /// Runs that made no record on purpose (no program loaded for the slot).
     pub filtered: u64,
+    /// The driver probes' own counts; they are not in the others.
+    #[serde(default)]
+    pub driver: DriverLedger,
+}
+
+/// The kernel side's counts of driver calls: `fired = submitted + lost + filtered + counted + unfinished`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverLedger {
+    /// Calls that a probe saw begin.
+    pub fired: u64,
+    /// Records submitted to the ring buffer.
+    pub submitted: u64,
+    /// Records that found the ring buffer full.
+    pub lost: u64,
+    /// Calls that make no record on purpose: made by a driver function of the same kind, or by one thread too many.
+    pub filtered: u64,
+    /// Calls that were only counted for their thread.
+    pub counted: u64,
+    /// Calls whose end is to be told, and that have not ended.
+    pub unfinished: u64,
 }
 
 /// A decoded event.

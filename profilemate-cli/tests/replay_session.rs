@@ -132,6 +132,7 @@ fn metadata_says_what_the_session_was() {
         submitted: 4,
         lost: 2,
         filtered: 1,
+        ..Ledger::default()
     }));
     stream.counters(
         200,

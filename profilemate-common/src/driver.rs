@@ -67,6 +67,26 @@ impl Function {
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
+
+    /// As written to `metadata.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StreamBeginCapture => "stream_begin_capture",
+            Self::StreamEndCapture => "stream_end_capture",
+            Self::GraphInstantiate => "graph_instantiate",
+            Self::GraphUpload => "graph_upload",
+            Self::GraphExecUpdate => "graph_exec_update",
+            Self::GraphExecDestroy => "graph_exec_destroy",
+            Self::GraphLaunch => "graph_launch",
+            Self::StreamSynchronize => "stream_synchronize",
+            Self::EventSynchronize => "event_synchronize",
+            Self::ContextSynchronize => "context_synchronize",
+            Self::EventRecord => "event_record",
+            Self::KernelLaunch => "kernel_launch",
+            Self::CopyAsync => "copy_async",
+            Self::CaptureStatus => "capture_status",
+        }
+    }
 }
 
 /// What one thread has done since the session attached; grows only.
@@ -117,3 +137,144 @@ pub struct DriverCalled {
 }
 
 const _: () = assert!(size_of::<DriverCalled>() == 104);
+
+/// Function numbers that the kernel side counts, at most: a power of two.
+pub const FUNCTIONS: usize = 32;
+const _: () = assert!(Function::ALL.len() <= FUNCTIONS);
+
+/// How a call is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Told {
+    /// Not at all: it is counted for its thread.
+    Counted = 0,
+    /// When it begins.
+    AtEntry = 1,
+    /// When it ends.
+    AtReturn = 2,
+}
+
+/// Where the number of bytes of a copy stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bytes {
+    /// The call copies nothing.
+    None,
+    /// In this argument (0 to 5).
+    Argument(u8),
+    /// In the lower half of this argument: the first forms of the copies have sizes of 32 bits.
+    Argument32(u8),
+    /// In the structure that argument 0 points to: this many (2 or 3) 64-bit numbers, to be multiplied, from this
+    /// offset on.
+    Extent(u8, u8),
+}
+
+/// What the kernel side is told of a probed function: the cookie of its probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cookie {
+    /// [`DriverCalled::library`].
+    pub library: u16,
+    /// What the function does.
+    pub function: Function,
+    /// How its calls are told.
+    pub told: Told,
+    /// The argument (0 to 2) that points to where the function writes the handle that it makes.
+    pub out: Option<u8>,
+    /// Where the bytes of a copy stand.
+    pub bytes: Bytes,
+}
+
+/// Ways of [`Bytes`], as in a cookie.
+pub const BYTES_NONE: u64 = 0;
+/// [`Bytes::Argument`].
+pub const BYTES_ARGUMENT: u64 = 1;
+/// [`Bytes::Argument32`].
+pub const BYTES_ARGUMENT32: u64 = 2;
+/// [`Bytes::Extent`].
+pub const BYTES_EXTENT: u64 = 3;
+
+impl Cookie {
+    /// Bits 0 to 7 function, 8 to 15 how it is told, 16 to 31 library, 32 to 39 out-parameter plus one, 40 to 47 way of
+    /// the bytes, 48 to 55 argument or offset, 56 to 63 how many numbers.
+    pub fn encode(self) -> u64 {
+        let (way, at, count) = match self.bytes {
+            Bytes::None => (BYTES_NONE, 0, 0),
+            Bytes::Argument(index) => (BYTES_ARGUMENT, index, 0),
+            Bytes::Argument32(index) => (BYTES_ARGUMENT32, index, 0),
+            Bytes::Extent(offset, count) => (BYTES_EXTENT, offset, count),
+        };
+        self.function as u64
+            | (self.told as u64) << 8
+            | u64::from(self.library) << 16
+            | self.out.map_or(0, |index| u64::from(index) + 1) << 32
+            | way << 40
+            | u64::from(at) << 48
+            | u64::from(count) << 56
+    }
+}
+
+/// Calls of one thread that have begun and not ended, at most: driver functions call each other rarely.
+pub const DEPTH: usize = 4;
+
+/// A call that has begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Open {
+    /// Stack pointer at its entry: which call it is.
+    pub stack: u64,
+    /// Its probe's cookie.
+    pub cookie: u64,
+    /// `CLOCK_MONOTONIC` when it began.
+    pub entry_ns: u64,
+    /// Its first three arguments.
+    pub args: [u64; 3],
+}
+
+/// What the kernel side keeps of one thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Thread {
+    /// The thread's process (tgid): a thread id is used again.
+    pub pid: u32,
+    /// Calls in `open`.
+    pub depth: u32,
+    /// What it has done.
+    pub totals: Totals,
+    /// Calls that have begun, the outermost first.
+    pub open: [Open; DEPTH],
+}
+
+const _: () = assert!(size_of::<Thread>() == 40 + 48 * DEPTH);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_functions_agree() {
+        for (number, function) in Function::ALL.iter().enumerate() {
+            assert_eq!(*function as usize, number);
+            assert_eq!(Function::from_number(number as u8), Some(*function));
+        }
+        assert_eq!(Function::from_number(Function::ALL.len() as u8), None);
+    }
+
+    #[test]
+    fn a_cookie_has_every_part_in_its_own_bits() {
+        let cookie = Cookie {
+            library: 0x1234,
+            function: Function::CaptureStatus,
+            told: Told::AtReturn,
+            out: Some(1),
+            bytes: Bytes::Extent(112, 3),
+        };
+        assert_eq!(cookie.encode(), 0x0370_0302_1234_020d);
+        let plain = Cookie {
+            library: 0,
+            function: Function::StreamBeginCapture,
+            told: Told::Counted,
+            out: None,
+            bytes: Bytes::None,
+        };
+        assert_eq!(plain.encode(), 0);
+    }
+}

@@ -21,13 +21,28 @@ pub const STACK_PROBED: &str = "stack_probed";
 pub const STACK_WALKED: &str = "stack_walked";
 /// The program that ends the reading of a frame; never attached itself.
 pub const FRAME_READ: &str = "frame_read";
-/// All programs of the object.
-pub const PROGRAM_NAMES: [&str; 5] = [
+/// The uprobe program for CUDA driver functions: counts their calls, or tells when they begin.
+pub const DRIVER_CALLED: &str = "driver_called";
+/// The uretprobe program for driver functions whose end is told.
+pub const DRIVER_RETURNED: &str = "driver_returned";
+/// The programs that the loader loads as they are. Those of the driver probes are loaded for the way in which the
+/// kernel can attach them.
+pub const METHOD_PROGRAMS: [&str; 5] = [
     METHOD_CALLED,
     FIELDS_READ,
     STACK_PROBED,
     STACK_WALKED,
     FRAME_READ,
+];
+/// All programs of the object.
+pub const PROGRAM_NAMES: [&str; 7] = [
+    METHOD_CALLED,
+    FIELDS_READ,
+    STACK_PROBED,
+    STACK_WALKED,
+    FRAME_READ,
+    DRIVER_CALLED,
+    DRIVER_RETURNED,
 ];
 /// The programs that others go on in, by their entry of [`PARTS`].
 pub const PART_NAMES: [&str; PART_COUNT as usize] = [FIELDS_READ, STACK_WALKED, FRAME_READ];
@@ -52,10 +67,6 @@ pub const STACKS: &str = "STACKS";
 pub const TARGETS: &str = "TARGETS";
 /// When each thread's stack was walked last; user space leaves it alone.
 pub const WALKED: &str = "WALKED";
-/// All maps of the object.
-pub const MAPS: [&str; 10] = [
-    EVENTS, SLOTS, PROGRAMS, LAYOUTS, COUNTS_MAP, WORKPLACES, PARTS, STACKS, TARGETS, WALKED,
-];
 
 /// Entry of [`PARTS`]: [`FIELDS_READ`].
 pub const PART_FIELDS: u32 = 0;
@@ -71,6 +82,31 @@ pub const STACK_COUNT: u32 = PAGE_COUNT;
 pub const TARGET_COUNT: u32 = 1024;
 /// Threads whose last walk is remembered.
 pub const WALKED_COUNT: u32 = 4096;
+/// Hash of `driver::Thread` by thread id: threads that called driver functions. User space takes out those that ended.
+pub const THREADS: &str = "THREADS";
+/// Array with one empty `driver::Thread`, from which new entries of [`THREADS`] are made; user space leaves it alone.
+pub const NEW_THREAD: &str = "NEW_THREAD";
+/// Per-CPU array of `u64`, indexed by `driver::Function`: calls of driver functions.
+pub const DRIVER_CALLS: &str = "DRIVER_CALLS";
+/// All maps of the object.
+pub const MAPS: [&str; 13] = [
+    EVENTS,
+    SLOTS,
+    PROGRAMS,
+    LAYOUTS,
+    COUNTS_MAP,
+    WORKPLACES,
+    PARTS,
+    THREADS,
+    NEW_THREAD,
+    DRIVER_CALLS,
+    STACKS,
+    TARGETS,
+    WALKED,
+];
+
+/// Threads that call driver functions, at most, of those that have not ended.
+pub const THREAD_COUNT: u32 = 8192;
 
 /// Marker pages, at most; a page's index is the cookie of its uprobe.
 pub const PAGE_COUNT: u32 = 64;
@@ -82,7 +118,7 @@ pub const WORKPLACE_COUNT: u32 = 256;
 pub const LAYOUT_COUNT: u32 = PAGE_COUNT;
 
 /// Entries of [`COUNTS_MAP`].
-pub const COUNTS: u32 = 4;
+pub const COUNTS: u32 = 10;
 /// Probe programs run.
 pub const COUNT_FIRED: u32 = 0;
 /// Records submitted.
@@ -91,3 +127,16 @@ pub const COUNT_SUBMITTED: u32 = 1;
 pub const COUNT_LOST: u32 = 2;
 /// Runs that made no record, because page or slot are out of range.
 pub const COUNT_FILTERED: u32 = 3;
+/// Driver calls told.
+pub const COUNT_DRIVER_SUBMITTED: u32 = 4;
+/// Driver calls that found the ring buffer full.
+pub const COUNT_DRIVER_LOST: u32 = 5;
+/// Driver calls that are not told on purpose: a function that a driver function of the same kind called, or a thread
+/// for which there was no room.
+pub const COUNT_DRIVER_FILTERED: u32 = 6;
+/// Driver calls that were counted for their thread, and are not told one by one.
+pub const COUNT_DRIVER_COUNTED: u32 = 7;
+/// Driver calls that began and whose end is to be told.
+pub const COUNT_DRIVER_OPENED: u32 = 8;
+/// Of these, calls that ended.
+pub const COUNT_DRIVER_CLOSED: u32 = 9;

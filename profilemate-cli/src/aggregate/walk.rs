@@ -352,7 +352,7 @@ impl Aggregator {
 /// How a walk ended, in plain words.
 fn words(outcome: u8) -> &'static str {
     match outcome {
-        walk::OUTCOME_NO_STATE => "the thread is not Python's",
+        OUTCOME_NO_STATE => "the thread is not Python's",
         walk::OUTCOME_OTHER_THREAD => "its thread state was not where it was at the attach",
         walk::OUTCOME_FAULT => "memory could not be read",
         walk::OUTCOME_CHANGED => "the stack changed meanwhile",

@@ -52,6 +52,17 @@ pub enum Error {
         #[source]
         source: Box<ProgramError>,
     },
+    /// Probes on driver functions were not accepted.
+    #[error("no uprobes could be put into process {pid} at the driver functions of `{}`", path.display())]
+    AttachDriver {
+        /// The file.
+        path: PathBuf,
+        /// The process.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel has no links for perf events.
     #[error("the kernel is older than Linux {}.{}", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
     OldKernel,
@@ -80,9 +91,9 @@ pub enum Error {
         /// How many there can be.
         limit: u32,
     },
-    /// The kernel does not say where its tasks keep their thread pointers.
+    /// The kernel does not say where its tasks keep their thread pointers, or does not take the programs.
     #[error("Python stacks cannot be walked: {reason}")]
-    Types {
+    Walk {
         /// Why.
         reason: String,
     },
@@ -110,7 +121,7 @@ impl Error {
             Self::Load { .. } | Self::Refused { .. } | Self::OldKernel => {
                 Capabilities::probe().missing().into_iter().next()
             }
-            Self::Attach { .. } => {
+            Self::Attach { .. } | Self::AttachDriver { .. } => {
                 let found = Capabilities::probe();
                 let admin = "run with `sudo`; this kernel may want CAP_SYS_ADMIN for a uprobe";
                 let missing = found.missing().into_iter().next();
@@ -119,7 +130,7 @@ impl Error {
             Self::TooManyPrograms { .. } => Some("trace fewer methods with `--without`".into()),
             Self::Object { .. } => Some("unset PROFILEMATE_OBJECT".into()),
             Self::Missing { .. } => Some("run `cargo xtask bpf build`".into()),
-            Self::Types { .. } => Some("a kernel built with CONFIG_DEBUG_INFO_BTF tells it".into()),
+            Self::Walk { .. } => Some("a kernel built with CONFIG_DEBUG_INFO_BTF tells it".into()),
             Self::Map { .. } | Self::OutOfRange { .. } | Self::SelfTest { .. } => None,
         }
     }

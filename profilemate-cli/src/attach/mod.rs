@@ -6,6 +6,7 @@
 
 mod btf;
 mod capability;
+mod driver;
 mod error;
 mod nop5;
 mod program_index;
@@ -13,6 +14,7 @@ mod ring;
 mod stack;
 
 pub use capability::Capabilities;
+pub use driver::{DriverLink, DriverSite, detach_drivers};
 pub use error::Error;
 pub use nop5::{Nop5, probe_nop5};
 pub use ring::Reader;
@@ -64,6 +66,7 @@ pub struct Kernel {
     /// Keeps the programs to go on in, which go when the last user space reference to the map does.
     _parts: ProgramArray<MapData>,
     stacks: stack::Stacks,
+    drivers: driver::Drivers,
     indices: ProgramIndices,
     /// Index into `programs` for each slot of each page.
     used: Vec<Option<u32>>,
@@ -88,8 +91,11 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Wire<T> {}
 impl Kernel {
     /// Loads the object into the kernel and has it verified, which takes about half a second.
     pub fn load(options: Options) -> Result<Self, Error> {
-        let mut ebpf = load_object(options.ring_bytes)?;
-        for name in object::PROGRAM_NAMES {
+        let bytes = object_bytes()?;
+        let mut ebpf = load_object(&bytes, options.ring_bytes)?;
+        // Before any map is taken out.
+        let drivers = driver::Drivers::new(&mut ebpf, &bytes)?;
+        for name in object::METHOD_PROGRAMS {
             uprobe(&mut ebpf, name)?
                 .load()
                 .map_err(|source| error::refused(name, source))?;
@@ -113,6 +119,7 @@ impl Kernel {
             counts: take(&mut ebpf, object::COUNTS_MAP)?,
             _parts: parts,
             stacks: stack::Stacks::take(&mut ebpf)?,
+            drivers,
             indices: ProgramIndices::new(object::PROGRAM_COUNT, QUARANTINE),
             used: vec![None; slots],
             ebpf,
@@ -208,19 +215,22 @@ impl Kernel {
 
     /// The kernel side's counts since it was loaded, summed over CPUs. Exact when no event is under way.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        let sum = |index: u32| -> Result<u64, Error> {
-            let values = self.counts.get(&index, 0).map_err(|source| Error::Map {
-                map: object::COUNTS_MAP,
-                source,
-            })?;
-            Ok(values.iter().sum())
-        };
         Ok(Ledger {
-            fired: sum(object::COUNT_FIRED)?,
-            submitted: sum(object::COUNT_SUBMITTED)?,
-            lost: sum(object::COUNT_LOST)?,
-            filtered: sum(object::COUNT_FILTERED)?,
+            fired: self.count(object::COUNT_FIRED)?,
+            submitted: self.count(object::COUNT_SUBMITTED)?,
+            lost: self.count(object::COUNT_LOST)?,
+            filtered: self.count(object::COUNT_FILTERED)?,
+            driver: self.driver_ledger()?,
         })
+    }
+
+    /// One of the counts, summed over CPUs.
+    fn count(&self, index: u32) -> Result<u64, Error> {
+        let values = self.counts.get(&index, 0).map_err(|source| Error::Map {
+            map: object::COUNTS_MAP,
+            source,
+        })?;
+        Ok(values.iter().sum())
     }
 
     /// The reading end of the ring buffer; there is one.
@@ -267,9 +277,8 @@ fn position(page: u16, slot: u8) -> Result<u32, Error> {
     Ok(u32::from(page) * page::SLOTS as u32 + u32::from(slot))
 }
 
-/// Reads the object and makes its maps.
-fn load_object(ring_bytes: u32) -> Result<Ebpf, Error> {
-    let mut bytes = Cow::Borrowed(object::OBJECT);
+/// The object.
+fn object_bytes() -> Result<Cow<'static, [u8]>, Error> {
     if cfg!(debug_assertions)
         && let Some(path) = std::env::var_os("PROFILEMATE_OBJECT")
     {
@@ -277,11 +286,16 @@ fn load_object(ring_bytes: u32) -> Result<Ebpf, Error> {
             path: path.into(),
             source,
         })?;
-        bytes = Cow::Owned(read);
+        return Ok(Cow::Owned(read));
     }
+    Ok(Cow::Borrowed(object::OBJECT))
+}
+
+/// Makes the object's maps.
+fn load_object(bytes: &[u8], ring_bytes: u32) -> Result<Ebpf, Error> {
     EbpfLoader::new()
         .map_max_entries(object::EVENTS, ring_bytes)
-        .load(&bytes)
+        .load(bytes)
         .map_err(|source| Error::Load {
             source: Box::new(source),
         })

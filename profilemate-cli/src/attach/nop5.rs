@@ -4,7 +4,7 @@
 //! some of these kernels a child that is forked after the probe was attached dies when it passes the site. So this is
 //! tried out: on a forked child of our own, never in this process and never in a target.
 
-use super::{Error, attach, load_object, uprobe};
+use super::{Error, attach, load_object, object_bytes, uprobe};
 use profilemate_ebpf as object;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -52,7 +52,7 @@ pub fn probe_nop5() -> Result<Nop5, Error> {
     if child.answer().map_err(failed)? != Some(READY) {
         return Err(failed(io::Error::other("the child did not map the page")));
     }
-    let mut ebpf = load_object(4096)?;
+    let mut ebpf = load_object(&object_bytes()?, 4096)?;
     uprobe(&mut ebpf, object::METHOD_CALLED)?
         .load()
         .map_err(|source| super::error::refused(object::METHOD_CALLED, source))?;

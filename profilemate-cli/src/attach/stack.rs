@@ -46,7 +46,7 @@ fn thread_pointer() -> Result<u32, Error> {
     static FOUND: OnceLock<Result<u32, BtfError>> = OnceLock::new();
     match FOUND.get_or_init(task_pointer) {
         Ok(offset) => Ok(*offset),
-        Err(error) => Err(Error::Types {
+        Err(error) => Err(Error::Walk {
             reason: error.to_string(),
         }),
     }
@@ -55,6 +55,7 @@ fn thread_pointer() -> Result<u32, Error> {
 impl Kernel {
     /// Has the stacks of process `pid` walked, laid out as `layout` says; its `task_pointer` is filled in here.
     pub fn set_stack(&mut self, pid: u32, layout: &StackLayout) -> Result<(), Error> {
+        self.drivers.walk()?;
         let layout = StackLayout {
             task_pointer: thread_pointer()?,
             ..*layout

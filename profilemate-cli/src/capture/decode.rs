@@ -45,6 +45,7 @@ pub struct Decoder {
     programs: HashMap<u32, Program>,
     errors: Errors,
     records: u64,
+    driver_records: u64,
 }
 
 impl Decoder {
@@ -59,7 +60,10 @@ impl Decoder {
                     _ => None,
                 };
                 match event {
-                    Some(_) => self.records += 1,
+                    Some(_) => {
+                        self.records += 1;
+                        self.driver_records += u64::from(matches!(event, Some(Event::Driver(_))));
+                    }
                     None => self.errors.records += 1,
                 }
                 event
@@ -87,6 +91,11 @@ impl Decoder {
     /// Records decoded so far.
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// Of these, records of driver calls.
+    pub fn driver_records(&self) -> u64 {
+        self.driver_records
     }
 
     fn learn(&mut self, note: &Note) {

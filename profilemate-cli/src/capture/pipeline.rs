@@ -291,6 +291,7 @@ impl Pipeline {
     fn counts(&self) -> Counts {
         Counts {
             received: self.decoder.records(),
+            received_driver: self.decoder.driver_records(),
             lost_userspace: self.lost_userspace,
             late: self.order.late(),
             decode_errors: self.decoder.errors(),

@@ -1,5 +1,7 @@
 //! What will be done to a target, decided before anything is done: pure and printable (`--dry-run`).
 
+pub mod driver;
+pub mod site;
 mod text;
 
 use profilemate_common::page;
@@ -41,6 +43,8 @@ pub struct ProcessPlan {
     pub methods: Vec<MethodPlan>,
     /// Frames that walks of its threads' stacks look for.
     pub frames: Vec<FramePlan>,
+    /// The CUDA libraries that it maps.
+    pub libraries: Vec<driver::LibraryPlan>,
 }
 
 /// How a process is traced.

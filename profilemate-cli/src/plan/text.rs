@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::driver::LibraryPlan;
 use super::{FramePlan, MethodPlan, MethodState, Plan, ProcessPlan, WALK_FRAMES};
 
 pub(super) fn text(plan: &Plan) -> String {
@@ -63,6 +64,9 @@ fn process_text(out: &mut String, process: &ProcessPlan) {
     for frame in &process.frames {
         frame_text(out, frame);
     }
+    for library in &process.libraries {
+        library_text(out, library);
+    }
 }
 
 fn frame_text(out: &mut String, frame: &FramePlan) {
@@ -77,6 +81,24 @@ fn frame_text(out: &mut String, frame: &FramePlan) {
         format!("{}:{}", frame.module, frame.qualname)
     );
     fields_text(out, &frame.fields);
+}
+
+fn library_text(out: &mut String, library: &LibraryPlan) {
+    let _ = writeln!(out, "  {} (build id {})", library.path, library.build_id);
+    for site in &library.sites {
+        let _ = writeln!(
+            out,
+            "    {:<40} +{:<3} {:<24} {}, about {} ns a call",
+            site.symbol,
+            site.offset,
+            site.instruction,
+            site.cost.name(),
+            site.cost_ns()
+        );
+    }
+    for (symbol, reason) in &library.refused {
+        let _ = writeln!(out, "    {symbol:<40} not probed: {reason}");
+    }
 }
 
 fn method_text(out: &mut String, method: &MethodPlan) {
@@ -147,6 +169,25 @@ fn process_json(process: &ProcessPlan) -> serde_json::Value {
         "rank": process.rank, "python": process.python, "interpreter": process.interpreter, "vllm": process.vllm,
         "technique": process.technique.name(), "reason": process.technique.reason(), "methods": methods,
         "frames": frames, "expected_walk_ns": walk_ns,
+        "libraries": process.libraries.iter().map(library_json).collect::<Vec<_>>(),
+    })
+}
+
+fn library_json(library: &LibraryPlan) -> serde_json::Value {
+    let sites: Vec<_> = library
+        .sites
+        .iter()
+        .map(|site| {
+            json!({
+                "symbol": site.symbol, "aliases": site.aliases, "offset": site.offset,
+                "instruction": site.instruction, "cost": site.cost.name(), "expected_cost_ns": site.cost_ns(),
+            })
+        })
+        .collect();
+    json!({
+        "path": library.path, "build_id": library.build_id, "sites": sites,
+        "not_probed": library.refused.iter().map(|(symbol, reason)| json!({ "symbol": symbol, "reason": reason }))
+            .collect::<Vec<_>>(),
     })
 }
 
@@ -210,6 +251,12 @@ mod tests {
                     )],
                     reads: 3,
                 }],
+                libraries: vec![LibraryPlan {
+                    path: "/usr/lib/libcuda.so.1".into(),
+                    build_id: "c0ffee".into(),
+                    sites: Vec::new(),
+                    refused: vec![("cuGraphLaunch".into(), "it is odd".into())],
+                }],
             }],
         }
     }
@@ -226,6 +273,8 @@ mod tests {
             "2200 ns",
             "3500 ns for 25 frames",
             "frame, about 1160 ns more",
+            "libcuda.so.1 (build id c0ffee)",
+            "not probed: it is odd",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

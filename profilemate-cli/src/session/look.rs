@@ -262,6 +262,7 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
         technique: Technique::Wait("not looked at yet".to_owned()),
         methods: Vec::new(),
         frames: Vec::new(),
+        libraries: Vec::new(),
     }
 }
 

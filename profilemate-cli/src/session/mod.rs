@@ -1,6 +1,7 @@
 //! One run from attach to detach: the only place that has effects in order.
 
 mod attachment;
+mod drivers;
 mod look;
 pub mod options;
 mod pump;
@@ -84,7 +85,9 @@ pub fn run(options: &Options, started: bool) -> Result<Finished, Failure> {
 async fn trace(options: &Options, started: bool) -> Result<Finished, Failure> {
     let mut signals = Signals::new()?;
     if options.touch == Touch::None {
-        log::warn!("nothing is written into the target, and this version then records no calls");
+        log::warn!(
+            "nothing is written into the target: no method is probed, only the CUDA driver's functions are"
+        );
     }
     let start::Started {
         mut tracker,

@@ -55,6 +55,21 @@ impl Wanted {
     }
 }
 
+/// Tables that are made of calls of CUDA driver functions.
+pub const DRIVER_TABLES: [&str; 4] = [
+    "cuda_graph_captures",
+    "cuda_graph_usage",
+    "cuda_graph_timeline",
+    "forward_pass_timing",
+];
+
+impl Wanted {
+    /// Whether a table is wanted that needs driver functions to be probed.
+    pub fn driver(&self) -> bool {
+        DRIVER_TABLES.iter().any(|table| self.table(table))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

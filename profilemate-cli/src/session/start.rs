@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::options::Options;
+use super::drivers::Drivers;
+use super::options::{DRIVER_TABLES, Options};
 use super::pump::{Notes, Pump};
 use super::tracker::Tracker;
 use super::{CALIBRATION, calibrate};
@@ -27,9 +28,9 @@ const FORMAT: u32 = 1;
 
 pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     // The kernel first: without it no folder is made.
-    let (mut kernel, (site, words)) = match options.touch {
-        Touch::None => (None, site(false)),
-        Touch::Probes | Touch::Helper => {
+    let (mut kernel, found) = match options.touch {
+        Touch::None if !options.wanted.driver() => (None, site(false)),
+        Touch::None | Touch::Probes | Touch::Helper => {
             // The verifier takes half a second for the programs, the self-test a sixth: side by side.
             let (kernel, site) = std::thread::scope(|scope| {
                 let test = scope.spawn(|| site(true));
@@ -38,6 +39,11 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
             (Some(kernel?), site.unwrap_or_else(|_| site_one_byte(true)))
         }
     };
+    let Site {
+        offset,
+        words,
+        nop5,
+    } = found;
     let ring = match &mut kernel {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
@@ -56,7 +62,14 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
     })?;
     introduce(&pump, options, name);
     log::info!("probe site: {words}");
-    let tracker = Tracker::new(options.clone(), kernel, site, pump.notes().clone());
+    let drivers = Drivers::new(options.wanted.driver(), nop5);
+    let tracker = Tracker::new(
+        options.clone(),
+        kernel,
+        offset,
+        drivers,
+        pump.notes().clone(),
+    );
     Ok(Started {
         tracker,
         pump,
@@ -66,10 +79,17 @@ pub(super) fn start(options: &Options) -> Result<Started, Failure> {
 
 /// A tracker that has looked once, and will not touch anything; and the probe site in words.
 pub(super) fn look_only(options: &Options) -> Result<(Tracker, String), Failure> {
-    let (site, words) = site(false);
-    let mut tracker = Tracker::new(options.clone(), None, site, Notes::nowhere());
+    let site = site(false);
+    let drivers = Drivers::new(options.wanted.driver(), None);
+    let mut tracker = Tracker::new(
+        options.clone(),
+        None,
+        site.offset,
+        drivers,
+        Notes::nowhere(),
+    );
     tracker.poll()?;
-    Ok((tracker, words))
+    Ok((tracker, site.words))
 }
 
 /// The first notes of a session: what it is, how long a cycle is, which tables are left out.
@@ -101,7 +121,7 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
             "left out by `--only` or `--without`"
         } else if table.file == "cuda_graph_timeline" && !options.graph_timeline {
             "not asked for: `--graph-timeline`"
-        } else if options.touch == Touch::None {
+        } else if options.touch == Touch::None && !DRIVER_TABLES.contains(&table.file) {
             "`--touch none`: nothing is written into the target, so no method is probed"
         } else {
             continue;
@@ -124,29 +144,47 @@ fn kernel_failure(error: attach::Error) -> Failure {
     super::Trouble::from(error).into()
 }
 
-/// Which instruction of the page is probed: the five-byte nop only where a forked child of our own survived it.
-fn site(may_test: bool) -> (u64, String) {
+/// Which instruction of the page is probed.
+struct Site {
+    /// Its offset in the page.
+    offset: u64,
+    /// What it is, and why.
+    words: String,
+    /// What the self-test of five-byte nops has shown, if it was made.
+    nop5: Option<attach::Nop5>,
+}
+
+/// Chooses the instruction of the page: the five-byte nop only where a forked child of our own survived it.
+fn site(may_test: bool) -> Site {
     let test = if may_test {
         attach::probe_nop5().ok()
     } else {
         None
     };
     if test == Some(attach::Nop5::Safe) {
-        return (
-            touch::MARK_NOP5_OFFSET as u64,
-            "five-byte nop (a forked child of our own survived it here)".to_owned(),
-        );
+        return Site {
+            offset: touch::MARK_NOP5_OFFSET as u64,
+            words: "five-byte nop (a forked child of our own survived it here)".to_owned(),
+            nop5: test,
+        };
     }
-    site_one_byte(may_test)
+    Site {
+        nop5: test,
+        ..site_one_byte(may_test)
+    }
 }
 
-fn site_one_byte(tested: bool) -> (u64, String) {
+fn site_one_byte(tested: bool) -> Site {
     let why = if tested {
         "one-byte nop (the five-byte one is not fork-safe on this kernel, or could not be shown to be)"
     } else {
         "one-byte nop, unless the self-test of the five-byte one passes at the attach"
     };
-    (touch::MARK_NOP1_OFFSET as u64, why.to_owned())
+    Site {
+        offset: touch::MARK_NOP1_OFFSET as u64,
+        words: why.to_owned(),
+        nop5: None,
+    }
 }
 
 /// Makes `<output>/<kind>_<YYYYMMDD_HHMMSS>_<short id>`: the name, and the absolute path.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::attachment::{self, Attachment, Context};
+use super::drivers::Drivers;
 use super::look::{self, Ready, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
@@ -31,6 +32,8 @@ pub(super) struct Tracker {
     catalog: Catalog,
     kernel: Option<Kernel>,
     links: Vec<Link>,
+    drivers: Drivers,
+    driver_seen: bool,
     notes: Notes,
     site: u64,
     tree: process::Tree,
@@ -49,13 +52,21 @@ pub(super) enum Progress {
 }
 
 impl Tracker {
-    /// A tracker that attaches with `kernel`; without one it only looks (`--dry-run`, `--touch none`).
-    pub(super) fn new(options: Options, kernel: Option<Kernel>, site: u64, notes: Notes) -> Self {
+    /// A tracker that attaches with `kernel`; without one it only looks (`--dry-run`).
+    pub(super) fn new(
+        options: Options,
+        kernel: Option<Kernel>,
+        site: u64,
+        drivers: Drivers,
+        notes: Notes,
+    ) -> Self {
         Self {
             options,
             catalog: Catalog::vllm(),
             kernel,
             links: Vec::new(),
+            drivers,
+            driver_seen: false,
             notes,
             site,
             tree: process::Tree::default(),
@@ -87,6 +98,7 @@ impl Tracker {
         for pid in due {
             self.visit(pid, now);
         }
+        self.look_for_drivers();
         Ok(if self.processes.is_empty() {
             Progress::Ended
         } else {
@@ -94,11 +106,24 @@ impl Tracker {
         })
     }
 
+    /// Probes the driver functions of the CUDA libraries that have come.
+    fn look_for_drivers(&mut self) {
+        for (pid, tracked) in &self.processes {
+            let kernel = self.kernel.as_mut();
+            self.drivers
+                .look(*pid, tracked.is_young(), kernel, &self.notes);
+        }
+        self.driver_seen |= self.drivers.any();
+    }
+
     /// The plan for the processes that are there.
     pub(super) fn plans(&self) -> Vec<ProcessPlan> {
         self.processes
-            .values()
-            .map(|tracked| tracked.plan.clone())
+            .iter()
+            .map(|(pid, tracked)| ProcessPlan {
+                libraries: self.drivers.plans(*pid),
+                ..tracked.plan.clone()
+            })
             .collect()
     }
 
@@ -112,7 +137,7 @@ impl Tracker {
 
     /// Why nothing was attached at any time; `None` if something was, or nothing was to be.
     pub(super) fn why_nothing(&self) -> Option<Trouble> {
-        if self.next_page > 0 || self.options.touch == Touch::None {
+        if self.next_page > 0 || self.driver_seen || self.options.touch == Touch::None {
             return None;
         }
         // What says most about the target comes first: a version that is not supported before "not yet".
@@ -133,14 +158,15 @@ impl Tracker {
 
     /// Whether some process may yet be attached.
     pub(super) fn hopeful(&self) -> bool {
-        self.processes.values().any(|tracked| {
-            tracked.attachment.is_some()
-                || tracked.walks.is_some()
-                || tracked
-                    .trouble
-                    .as_ref()
-                    .is_none_or(|trouble| trouble.passing)
-        })
+        self.drivers.any()
+            || self.processes.values().any(|tracked| {
+                tracked.attachment.is_some()
+                    || tracked.walks.is_some()
+                    || tracked
+                        .trouble
+                        .as_ref()
+                        .is_none_or(|trouble| trouble.passing)
+            })
     }
 
     /// Whether a young process is there, which is worth frequent polls.
@@ -172,6 +198,7 @@ impl Tracker {
             .map(|(pid, _)| *pid)
             .collect();
         for pid in gone {
+            self.drivers.forget(pid);
             if let Some(mut tracked) = self.processes.remove(&pid) {
                 log::info!("process {pid} ended");
                 self.end_walks(&mut tracked);
@@ -198,6 +225,9 @@ impl Tracker {
         tracked.seen = seen.clone();
         // The first look, or another program runs in it now. A process that is ending has no executable any more.
         if !executable.is_empty() && tracked.executable != executable {
+            if !tracked.executable.is_empty() {
+                self.drivers.forget(seen.pid);
+            }
             tracked.executable = executable;
             tracked.runtime = None;
             tracked.trouble = None;
@@ -548,7 +578,12 @@ impl Tracker {
     }
 
     /// Puts the pages' counters and the kernel's counts into the stream.
-    pub(super) fn report(&self) {
+    pub(super) fn report(&mut self) {
+        if let Some(kernel) = &mut self.kernel
+            && crate::sys::process::in_first_pid_namespace()
+        {
+            kernel.forget_threads(|tid| !std::path::Path::new(&format!("/proc/{tid}")).exists());
+        }
         let at_ns = clock::monotonic_ns();
         for tracked in self.processes.values() {
             if let Some(counters) = tracked
@@ -587,7 +622,11 @@ impl Tracker {
                 troubles.push((*pid, trouble));
             }
         }
-        attach::detach_all(std::mem::take(&mut self.links));
+        std::thread::scope(|scope| {
+            let links = std::mem::take(&mut self.links);
+            scope.spawn(|| attach::detach_all(links));
+            self.drivers.detach();
+        });
         self.report();
         // Dropping the pages gives their locks back.
         for tracked in self.processes.values_mut() {

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use profilemate_common::driver::Function;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::aggregate::{Aggregator, coverage};
 use crate::capture::decode;
-use crate::event::Ledger;
+use crate::event::{DriverLedger, Ledger};
 use crate::table::TABLES;
 
 /// Version of the session folder's shape.
@@ -18,6 +19,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Counts {
     /// Records that arrived.
     pub received: u64,
+    /// Of these, records of driver calls.
+    pub received_driver: u64,
     /// Records that user space had to drop.
     pub lost_userspace: u64,
     /// Records that came after a younger one had been used.
@@ -41,11 +44,10 @@ pub struct Overhead {
 
 /// Records that did not arrive.
 pub fn lost(aggregator: &Aggregator, counts: &Counts) -> u64 {
-    aggregator
-        .facts()
-        .ledger
-        .unwrap_or_default()
+    let ledger = aggregator.facts().ledger.unwrap_or_default();
+    ledger
         .lost
+        .saturating_add(ledger.driver.lost)
         .saturating_add(counts.lost_userspace)
 }
 
@@ -74,10 +76,11 @@ pub fn json(
         "tool_version": session.tool,
         "anchor": { "monotonic_ns": session.started_ns, "wall": session.started_wall },
         "processes": processes(aggregator),
+        "libraries": libraries(aggregator),
         "tables": tables(aggregator, rows, lost(aggregator, counts)),
         "events": {
             "received": counts.received,
-            "lost_kernel": facts.ledger.map(|ledger| ledger.lost),
+            "lost_kernel": facts.ledger.map(|ledger| ledger.lost.saturating_add(ledger.driver.lost)),
             "lost_userspace": counts.lost_userspace,
             "late": counts.late,
             "unnamed_calls": facts.unnamed_calls,
@@ -98,19 +101,79 @@ fn ledger_json(ledger: Ledger, aggregator: &Aggregator, counts: &Counts) -> Valu
         .saturating_add(ledger.lost)
         .saturating_add(ledger.filtered);
     let marks = aggregator.counters().marks();
-    let arrived = counts.received.saturating_add(counts.lost_userspace);
+    let received = counts.received.saturating_sub(counts.received_driver);
+    let arrived = received.saturating_add(counts.lost_userspace);
     json!({
         "page_marks": (marks >= ledger.fired).then_some(marks),
         "fired": ledger.fired,
         "submitted": ledger.submitted,
         "lost": ledger.lost,
         "filtered": ledger.filtered,
-        "received": counts.received,
+        "received": received,
         // A process that ended took its page along: what it counted last was not read.
         "marks_not_fired": marks.checked_sub(ledger.fired),
         "fired_not_accounted": difference(ledger.fired, ended) as i64,
         "submitted_not_received": difference(ledger.submitted, arrived) as i64,
+        "driver": driver_ledger(ledger.driver, counts),
     })
+}
+
+/// The driver probes' counts: `fired = submitted + lost + filtered + counted + unfinished`.
+fn driver_ledger(ledger: DriverLedger, counts: &Counts) -> Value {
+    let ended = ledger
+        .submitted
+        .saturating_add(ledger.lost)
+        .saturating_add(ledger.filtered)
+        .saturating_add(ledger.counted)
+        .saturating_add(ledger.unfinished);
+    json!({
+        "fired": ledger.fired,
+        "submitted": ledger.submitted,
+        "lost": ledger.lost,
+        "filtered": ledger.filtered,
+        "counted": ledger.counted,
+        "unfinished": ledger.unfinished,
+        "received": counts.received_driver,
+        "fired_not_accounted": (i128::from(ledger.fired) - i128::from(ended)) as i64,
+    })
+}
+
+/// The CUDA libraries, with what is probed in them and how.
+fn libraries(aggregator: &Aggregator) -> Vec<Value> {
+    let name = |function| Function::from_number(function).map(Function::name);
+    let facts = aggregator.facts();
+    facts
+        .libraries
+        .values()
+        .map(|library| {
+            let sites: Vec<_> = library
+                .sites
+                .iter()
+                .map(|site| {
+                    json!({
+                        "symbol": site.symbol,
+                        "function": name(site.function),
+                        "offset": site.offset,
+                        "instruction": site.instruction,
+                        "cost": site.cost,
+                        "with_return": site.with_return,
+                    })
+                })
+                .collect();
+            let refused: Vec<_> = library
+                .refused
+                .iter()
+                .map(|(symbol, reason)| json!({ "symbol": symbol, "reason": reason }))
+                .collect();
+            json!({
+                "path": library.path,
+                "build_id": library.build_id,
+                "pids": library.pids,
+                "sites": sites,
+                "not_probed": refused,
+            })
+        })
+        .collect()
 }
 
 fn processes(aggregator: &Aggregator) -> Vec<Value> {

@@ -1,6 +1,7 @@
 //! Thin, safe wrappers around the system calls that have none in the crates we use. With [`crate::touch`] the only
 //! room of user space that has `unsafe`.
 
+pub mod bpf;
 pub mod clock;
 pub mod lock;
 pub mod process;

@@ -91,6 +91,12 @@ pub fn start_time(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Whether this process is in the first pid namespace, whose ids are those that eBPF programs see.
+pub fn in_first_pid_namespace() -> bool {
+    // Its inode number is a constant of the kernel (`PROC_PID_INIT_INO`).
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -98,6 +98,7 @@ pub(crate) fn story() -> Stream {
         submitted: 40,
         lost: 0,
         filtered: 0,
+        ..Ledger::default()
     }));
     stream.ended(700_000);
     stream

@@ -1,5 +1,6 @@
 //! The programs, and the maps they share.
 
+mod driver_called;
 mod machine;
 mod method_called;
 mod registers;
@@ -9,12 +10,13 @@ mod workplace;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use machine::Workplace;
+use profilemate_common::driver::{FUNCTIONS, Thread};
 use profilemate_common::path::Program;
 use profilemate_common::python::KernelLayout;
 use profilemate_common::walk::{StackLayout, Target};
 use profilemate_ebpf::{
-    LAYOUT_COUNT, PAGE_COUNT, PART_COUNT, PROGRAM_COUNT, STACK_COUNT, TARGET_COUNT, WALKED_COUNT,
-    WORKPLACE_COUNT,
+    LAYOUT_COUNT, PAGE_COUNT, PART_COUNT, PROGRAM_COUNT, STACK_COUNT, TARGET_COUNT, THREAD_COUNT,
+    WALKED_COUNT, WORKPLACE_COUNT,
 };
 
 /// Records. The loader sets the size.
@@ -45,6 +47,15 @@ static TARGETS: HashMap<Target, u32> = HashMap::with_max_entries(TARGET_COUNT, 0
 /// By thread: when its stack was walked last.
 #[map]
 static WALKED: LruHashMap<u32, walk::Last> = LruHashMap::with_max_entries(WALKED_COUNT, 0);
+/// Threads that called driver functions.
+#[map]
+static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(THREAD_COUNT, 0);
+/// What an entry of [`THREADS`] is at first: too big to be made on a program's stack beside the rest.
+#[map]
+static NEW_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
+/// Calls of driver functions, by function.
+#[map]
+static DRIVER_CALLS: PerCpuArray<u64> = PerCpuArray::with_max_entries(FUNCTIONS as u32, 0);
 /// The ledger, see [`Count`].
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(profilemate_ebpf::COUNTS, 0);
@@ -57,6 +68,12 @@ enum Count {
     Submitted = profilemate_ebpf::COUNT_SUBMITTED,
     Lost = profilemate_ebpf::COUNT_LOST,
     Filtered = profilemate_ebpf::COUNT_FILTERED,
+    DriverSubmitted = profilemate_ebpf::COUNT_DRIVER_SUBMITTED,
+    DriverLost = profilemate_ebpf::COUNT_DRIVER_LOST,
+    DriverFiltered = profilemate_ebpf::COUNT_DRIVER_FILTERED,
+    DriverCounted = profilemate_ebpf::COUNT_DRIVER_COUNTED,
+    DriverOpened = profilemate_ebpf::COUNT_DRIVER_OPENED,
+    DriverClosed = profilemate_ebpf::COUNT_DRIVER_CLOSED,
 }
 
 /// Adds one to a count. Atomically, because another program of ours may interrupt this one on the same CPU.

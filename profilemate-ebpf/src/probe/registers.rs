@@ -1,6 +1,6 @@
-//! What the processor's registers hold at the marker page's probed instruction.
+//! What the processor's registers hold: at the marker page's probed instruction, and where a C function begins and ends.
 
-use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 
 /// A pass through the probed instruction.
 #[derive(Clone, Copy)]
@@ -51,4 +51,49 @@ pub(super) fn read(ctx: &ProbeContext) -> Mark {
         return_cycles: regs.regs[9],
         phase: regs.regs[10],
     };
+}
+
+/// What a function was called with.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    /// The arguments that lie in registers.
+    pub(super) args: [u64; 6],
+    /// Stack pointer.
+    pub(super) stack: u64,
+}
+
+/// Reads the registers at the entry of a C function.
+#[inline(always)]
+pub(super) fn entry(ctx: &ProbeContext) -> Entry {
+    // SAFETY: the kernel hands the program a valid `pt_regs`.
+    let regs = unsafe { &*ctx.regs };
+    #[cfg(any(bpf_target_arch = "x86_64", target_arch = "x86_64"))]
+    return Entry {
+        args: [regs.rdi, regs.rsi, regs.rdx, regs.rcx, regs.r8, regs.r9],
+        stack: regs.rsp,
+    };
+    #[cfg(any(bpf_target_arch = "aarch64", target_arch = "aarch64"))]
+    return Entry {
+        args: [
+            regs.regs[0],
+            regs.regs[1],
+            regs.regs[2],
+            regs.regs[3],
+            regs.regs[4],
+            regs.regs[5],
+        ],
+        stack: regs.sp,
+    };
+}
+
+/// What a C function returned, and the stack pointer that it was entered with.
+#[inline(always)]
+pub(super) fn returned(ctx: &RetProbeContext) -> (u64, u64) {
+    // SAFETY: the kernel hands the program a valid `pt_regs`.
+    let regs = unsafe { &*ctx.regs };
+    #[cfg(any(bpf_target_arch = "x86_64", target_arch = "x86_64"))]
+    // The return address has been taken off the stack.
+    return (regs.rax, regs.rsp.wrapping_sub(8));
+    #[cfg(any(bpf_target_arch = "aarch64", target_arch = "aarch64"))]
+    return (regs.regs[0], regs.sp);
 }

@@ -75,35 +75,34 @@ fn stack_probed(ctx: ProbeContext) -> u32 {
 /// few: everything but launches of kernels, and of those the first after the thread has waited for the GPU, and one
 /// in each [`PAUSE_NS`]. Does not return if it walks.
 #[inline(always)]
-#[allow(dead_code, reason = "called by the programs on the driver's functions")]
-pub(super) fn at_driver(ctx: &ProbeContext, function: Function, entry_ns: u64) {
-    let thread = bpf_get_current_pid_tgid() as u32;
-    let waits = matches!(
-        function,
-        Function::StreamSynchronize | Function::EventSynchronize | Function::ContextSynchronize
-    );
+pub(super) fn at_driver(ctx: &ProbeContext, function: u8, entry_ns: u64) {
+    let ids = bpf_get_current_pid_tgid();
+    let thread = ids as u32;
+    let is = |other: Function| function == other as u8;
+    let waits = is(Function::StreamSynchronize)
+        || is(Function::EventSynchronize)
+        || is(Function::ContextSynchronize);
+    let is_kernel = is(Function::KernelLaunch);
     if !(waits
-        || matches!(
-            function,
-            Function::StreamBeginCapture
-                | Function::StreamEndCapture
-                | Function::GraphLaunch
-                | Function::KernelLaunch
-        ))
+        || is_kernel
+        || is(Function::StreamBeginCapture)
+        || is(Function::StreamEndCapture)
+        || is(Function::GraphLaunch))
     {
+        return;
+    }
+    // SAFETY: only looked at.
+    if unsafe { STACKS.get(&((ids >> 32) as u32)) }.is_none() {
         return;
     }
     // SAFETY: the value is copied at once; another CPU never runs this thread meanwhile.
     let last = unsafe { WALKED.get(&thread) }.copied();
     let mut waited = waits;
     if let Some(last) = last {
-        if function == Function::KernelLaunch
-            && last.waited == 0
-            && entry_ns.wrapping_sub(last.at_ns) < PAUSE_NS
-        {
+        if is_kernel && last.waited == 0 && entry_ns.wrapping_sub(last.at_ns) < PAUSE_NS {
             return;
         }
-        waited |= last.waited != 0 && function != Function::KernelLaunch;
+        waited |= last.waited != 0 && !is_kernel;
     }
     let now = Last {
         at_ns: entry_ns,
@@ -111,7 +110,7 @@ pub(super) fn at_driver(ctx: &ProbeContext, function: Function, entry_ns: u64) {
     };
     // A map that is full for a moment costs a walk more than needed.
     let _ = WALKED.insert(&thread, &now, BPF_ANY as u64);
-    begin(ctx, function as u8, entry_ns);
+    begin(ctx, function, entry_ns);
 }
 
 /// Begins a walk; returns only if the process is not walked, or that is not possible.

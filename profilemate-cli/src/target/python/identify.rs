@@ -3,15 +3,13 @@
 //! Files are opened only through `/proc/PID/map_files` (the very file that is mapped, whatever lies at its path now)
 //! or, where that is not allowed, below `/proc/PID/root` and only if the inode is the mapped one.
 
-use std::fs::File;
 use std::ops::Range;
 
 use profilemate_common::memory::Memory;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use super::elf;
-use super::maps::{self, Mapping};
 use super::symbols::{REQUIRED, Symbols, WANTED};
+use crate::target::maps::{self, Mapping};
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -203,7 +201,7 @@ fn examine(
         path: path.clone(),
         reason,
     };
-    let file = open(pid, mapping).map_err(|error| broken(error.to_string()))?;
+    let file = maps::open(pid, mapping).map_err(|error| broken(error.to_string()))?;
     let image = elf::read(file, WANTED).map_err(|error| broken(error.to_string()))?;
     if !image.symbols.contains_key("_PyRuntime") && !image.symbols.contains_key("PyType_Type") {
         return Ok(None);
@@ -301,48 +299,6 @@ fn free_threaded(version: Version, path: &str, symbols: &Symbols, memory: &impl 
             || memory
                 .read::<u64>(symbols.runtime.wrapping_add(FREE_THREADED))
                 .is_some_and(|flag| flag != 0))
-}
-
-/// Largest interpreter file that is read, bytes (a static debug build has about 200 MB).
-const FILE_SIZE: u64 = 2 << 30;
-
-fn open(pid: u32, mapping: &Mapping) -> std::io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let link = format!("/proc/{pid}/map_files/{}", mapping.link);
-    let (file, by_path) = match rustix::fs::open(&link, flags, Mode::empty()) {
-        Ok(file) => (file, false),
-        Err(_) => (open_below_root(pid, &mapping.path, flags)?, true),
-    };
-    let stat = rustix::fs::fstat(&file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
-        || stat.st_size as u64 > FILE_SIZE
-    {
-        return Err(std::io::Error::other("it is no ordinary file"));
-    }
-    if by_path && stat.st_ino != mapping.inode {
-        return Err(std::io::Error::other(
-            "the file at this path is not the one that is mapped",
-        ));
-    }
-    Ok(File::from(file))
-}
-
-/// Opens `path` in the target's root, where absolute symbolic links stay in that root too.
-fn open_below_root(pid: u32, path: &str, flags: OFlags) -> std::io::Result<rustix::fd::OwnedFd> {
-    let root = rustix::fs::openat(
-        CWD,
-        format!("/proc/{pid}/root"),
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(
-        &root,
-        path,
-        flags,
-        Mode::empty(),
-        resolve,
-    )?)
 }
 
 #[cfg(test)]

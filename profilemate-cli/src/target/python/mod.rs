@@ -21,7 +21,6 @@ pub mod symbols;
 
 mod elf;
 mod hash;
-mod maps;
 
 pub use function::{Argument, Binding, Function};
 pub use identify::{IdentifyError, Interpreter, Version, identify};

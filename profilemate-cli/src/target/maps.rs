@@ -1,6 +1,9 @@
-//! `/proc/PID/maps`.
+//! `/proc/PID/maps`, and the files in it.
 
+use std::fs::File;
 use std::ops::Range;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 /// One mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,49 @@ fn parse_line(line: &str) -> Option<Mapping> {
         path: path.to_owned(),
         addresses: (!addresses.is_empty()).then_some(addresses)?,
     })
+}
+
+/// Largest file that is read, bytes (a static debug build of an interpreter has about 200 MB).
+const FILE_SIZE: u64 = 2 << 30;
+
+/// Opens the very file that process `pid` has mapped there.
+pub(super) fn open(pid: u32, mapping: &Mapping) -> std::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let link = format!("/proc/{pid}/map_files/{}", mapping.link);
+    let (file, by_path) = match rustix::fs::open(&link, flags, Mode::empty()) {
+        Ok(file) => (file, false),
+        Err(_) => (open_below_root(pid, &mapping.path, flags)?, true),
+    };
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        || stat.st_size as u64 > FILE_SIZE
+    {
+        return Err(std::io::Error::other("it is no ordinary file"));
+    }
+    if by_path && stat.st_ino != mapping.inode {
+        return Err(std::io::Error::other(
+            "the file at this path is not the one that is mapped",
+        ));
+    }
+    Ok(File::from(file))
+}
+
+/// Opens `path` in the target's root, where absolute symbolic links stay in that root too.
+fn open_below_root(pid: u32, path: &str, flags: OFlags) -> std::io::Result<rustix::fd::OwnedFd> {
+    let root = rustix::fs::openat(
+        CWD,
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(
+        &root,
+        path,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?)
 }
 
 #[cfg(test)]
