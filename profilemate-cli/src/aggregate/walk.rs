@@ -144,10 +144,11 @@ impl Walks {
 }
 
 impl Aggregator {
-    /// Takes a frame: it waits for its driver call. One at another C function stands for itself.
+    /// Takes a frame: it waits for its driver call. One at a call that is only counted, or at another C function, stands
+    /// for itself.
     pub(super) fn frame(&mut self, frame: &Frame, rows: &mut Rows) {
         self.walks.count(frame);
-        if frame.function.is_none() {
+        if matches!(frame.function, None | Some(Function::KernelLaunch)) {
             let frames = [frame.clone()];
             self.pass_walked(frame.pid, frame.tid, frame.entry_ns, &frames, rows);
             return;
