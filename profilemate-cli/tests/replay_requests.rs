@@ -292,6 +292,7 @@ fn after_a_cut_allocation_or_a_lost_record_no_age_is_told() {
                 submitted: 8,
                 lost: 1,
                 filtered: 0,
+                ..Ledger::default()
             }));
         } else {
             let cut = vec![("block_ids", V::Cut(Box::new(V::Ints(vec![5])), 2_000))];

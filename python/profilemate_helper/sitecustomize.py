@@ -1,24 +1,11 @@
-"""Loads ProfileMate's helper into the Python programs that `profilemate trace -- CMD` starts.
+"""Lets ProfileMate's helper wait in every Python program whose PYTHONPATH holds the folder of this file.
 
-The folder of this file stands on PYTHONPATH there, so every interpreter imports it at its start: it has to be cheap,
-and it must never disturb the program. A `sitecustomize` that was there before is loaded as if this were not here.
+It has to be cheap, and it must never disturb the program. A `sitecustomize` that was there before is loaded as if
+this were not here.
 """
 
 import os
 import sys
-
-
-def _start_helper():
-    # Both are set by the tracer; "0" is the user's way to forbid it.
-    if "PROFILEMATE_PAGE" not in os.environ or os.environ.get("VLLM_ENABLE_PROFILING") == "0":
-        return
-    try:
-        import profilemate_helper
-
-        profilemate_helper.start()
-    except BaseException:
-        # Whatever it is, it is not the program's business.
-        pass
 
 
 def _load_shadowed():
@@ -35,5 +22,11 @@ def _load_shadowed():
         spec.loader.exec_module(module)
 
 
-_start_helper()
+try:
+    import profilemate_helper
+
+    profilemate_helper.start()
+except BaseException:
+    # Whatever it is, it is not the program's business.
+    pass
 _load_shadowed()

@@ -5,6 +5,7 @@ tracer's own code and PROFILEMATE_TEST_STUBS says where its entries for C callab
 in children.
 """
 
+import base64
 import json
 import os
 import pathlib
@@ -111,7 +112,7 @@ class HelperCase(unittest.TestCase):
 
     def write_plan(self, **changes):
         plan = {
-            "code": str(self.shared / "page.bin"),
+            "code": base64.b64encode((self.shared / "page.bin").read_bytes()).decode(),
             "arch": "x86_64",
             "magic": struct.unpack("=Q", b"PMMARKER")[0],
             "version": 1,

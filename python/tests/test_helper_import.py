@@ -115,7 +115,7 @@ class ImportTest(HelperCase):
             (self.path / "plan.json").write_text(text)
             self.assertEqual(self.run_python(program), "1 function", text)
         for changes, words in (
-            ({"code": "/nowhere/page.bin"}, "No such file"),
+            ({"code": ""}, "bytes instead of"),
             ({"arch": "riscv64"}, "riscv64"),
             ({"code_size": 8192}, "bytes instead of"),
             ({"slots": 2}, "slots are taken"),

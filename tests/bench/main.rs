@@ -6,6 +6,7 @@
 
 mod attach;
 mod call;
+mod driver_probe;
 mod events;
 mod process;
 mod report;
@@ -31,6 +32,7 @@ type Part = (&'static str, fn(&Options) -> Result<()>);
 /// The parts, in the order in which they run.
 const PARTS: &[Part] = &[
     ("call", call::run),
+    ("driver-probe", driver_probe::run),
     ("attach", attach::run),
     ("events", events::run),
     ("tracer", tracer::run),

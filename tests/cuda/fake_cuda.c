@@ -7,6 +7,7 @@
  *   - in the process: fake_cuda_calls("cuGraphLaunch");
  *   - from outside, while it runs and after it was killed: with FAKE_CUDA_COUNTS=FOLDER each process has a file
  *     FOLDER/PID of records of 64 bytes, a name of up to 55 characters and the number of calls as a 64-bit integer.
+ * Built with -DODD_LAUNCH, cuGraphLaunch begins in a way that no probe can be put into.
  * fake_cuda_fail("cuGraphLaunch", 719) makes the next call fail. FAKE_CUDA_SYNC_US is how long a synchronise takes.
  */
 #define _GNU_SOURCE
@@ -107,6 +108,14 @@ static inline int called(unsigned entry) {
 #define STUB_PROLOGUE(name)                                                                                           \
     "cmpl $0x321cba00, fake_cuda_closed(%rip)\n je 1f\n jmp *target_" #name "(%rip)\n nopw 0(%rax,%rax,1)\n"           \
     "1: mov $4, %eax\n ret\n"
+#endif
+
+/* An entry that a probe cannot pass cheaply: the stack pointer changes before any instruction that is emulated. */
+#define ODD_PROLOGUE(name) "sub $8, %rsp\n add $8, %rsp\n jmp *target_" #name "(%rip)\n"
+#ifdef ODD_LAUNCH
+#define LAUNCH_PROLOGUE ODD_PROLOGUE
+#else
+#define LAUNCH_PROLOGUE STUB_PROLOGUE
 #endif
 
 __attribute__((visibility("hidden"))) uint32_t fake_cuda_closed = 0;
@@ -258,10 +267,12 @@ TWO(cuGraphInstantiateWithParams, (void **exec, void *graph, void *parameters), 
 TWO(cuGraphUpload, (void *exec, void *stream), {
     return is(exec, EXEC) ? SUCCESS : INVALID_HANDLE;
 })
-TWO(cuGraphLaunch, (void *exec, void *stream), {
+static CUresult launch(void *exec, void *stream) {
     work(stream);
     return is(exec, EXEC) ? SUCCESS : INVALID_HANDLE;
-})
+}
+VARIANT(cuGraphLaunch, LAUNCH_PROLOGUE, (void *exec, void *stream), { return launch(exec, stream); })
+VARIANT(cuGraphLaunch_ptsz, LAUNCH_PROLOGUE, (void *exec, void *stream), { return launch(exec, stream); })
 ONE(cuGraphExecUpdate, (void *exec, void *graph), {
     return is(exec, EXEC) && is(graph, GRAPH) ? SUCCESS : INVALID_HANDLE;
 })

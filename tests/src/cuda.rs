@@ -77,8 +77,13 @@ pub struct Caller {
 impl Caller {
     /// Starts one that has loaded nothing yet.
     pub fn bare() -> Self {
+        Self::run(&mut Command::new(folder().join("caller")))
+    }
+
+    /// Starts a command that becomes one.
+    pub fn run(command: &mut Command) -> Self {
         let counts = tempfile::tempdir().expect("a folder");
-        let mut child = Command::new(folder().join("caller"))
+        let mut child = command
             .env("FAKE_CUDA_COUNTS", counts.path())
             .env("LD_LIBRARY_PATH", folder())
             .stdin(Stdio::piped())
@@ -114,7 +119,17 @@ impl Caller {
 
     /// Gives it an order.
     pub fn ask(&mut self, order: &str) -> String {
+        self.send(order);
+        self.answer()
+    }
+
+    /// Gives it an order and does not wait.
+    pub fn send(&mut self, order: &str) {
         writeln!(self.input, "{order}").expect("the caller listens");
+    }
+
+    /// Waits for the answer to an order.
+    pub fn answer(&mut self) -> String {
         let mut line = String::new();
         self.output
             .read_line(&mut line)
@@ -160,4 +175,25 @@ pub fn counted(file: &Path) -> BTreeMap<String, u64> {
             (calls > 0).then(|| (String::from_utf8_lossy(name).into_owned(), calls))
         })
         .collect()
+}
+
+/// The real library `name` (`tests/cuda/setup` tells which there are), fetched if need be. Where it cannot be had,
+/// says so, or fails if `PROFILEMATE_REQUIRE_CUDA=1`.
+pub fn real(name: &str) -> Option<PathBuf> {
+    let output = Command::new(format!("{SOURCES}/setup"))
+        .arg(name)
+        .output()
+        .expect("the script starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    if let (true, Some(path)) = (output.status.success(), text.lines().last()) {
+        return Some(PathBuf::from(path));
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    let why = why.lines().last().unwrap_or("no reason was given");
+    assert!(
+        std::env::var_os("PROFILEMATE_REQUIRE_CUDA").is_none(),
+        "{name} cannot be had: {why}"
+    );
+    println!("skipped: {name} cannot be had: {why}");
+    None
 }

@@ -1,12 +1,13 @@
 //! Running the bundled demo target (`python/demo`) on the Pythons of this machine.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Guard, wait_for};
+use crate::{Guard, Session, wait_for};
 
 /// The demo target's files.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/demo");
@@ -60,9 +61,22 @@ pub struct Demo {
 
 /// Starts the demo target for `seconds` and waits until its engine runs.
 pub fn start(python: &Path, folder: &Path, seconds: u32, more: &[&str]) -> Demo {
+    start_with(python, folder, seconds, more, &[])
+}
+
+/// As [`start`], with folders that stand before the target's own on PYTHONPATH.
+pub fn start_with(
+    python: &Path,
+    folder: &Path,
+    seconds: u32,
+    more: &[&str],
+    before: &[&Path],
+) -> Demo {
     std::fs::create_dir_all(folder).expect("a folder for the demo target");
     let ready = folder.join("ready");
     let log = std::fs::File::create(folder.join("demo.log")).expect("a log");
+    let python_path = std::env::join_paths(before.iter().copied().chain([Path::new(FOLDER)]))
+        .expect("folders without colons");
     let mut command = Command::new(python);
     command
         .args(["-m", "profilemate_demo", "--seconds", &seconds.to_string()])
@@ -82,10 +96,7 @@ pub fn start(python: &Path, folder: &Path, seconds: u32, more: &[&str]) -> Demo 
         ])
         .args(["--ready-file", ready.to_str().expect("a path in UTF-8")])
         .args(more)
-        .env(
-            "PYTHONPATH",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../python/demo"),
-        )
+        .env("PYTHONPATH", python_path)
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(Stdio::from(log));
     let guard = Guard::start(&mut command);
@@ -129,4 +140,66 @@ impl Demo {
     pub fn tokens(folder: &Path) -> String {
         std::fs::read_to_string(folder.join("tokens.json")).expect("tokens")
     }
+}
+
+/// Steps of the truth by engine pid.
+pub fn schedules(truth: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
+    let mut by_pid: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
+    for event in truth.iter().filter(|event| event["e"] == "schedule") {
+        by_pid
+            .entry(event["pid"].as_u64().expect("pid"))
+            .or_default()
+            .push(event);
+    }
+    by_pid
+}
+
+/// The session's steps are a run of the truth's, without a gap, each equal.
+pub fn assert_steps_are_a_run_of(session: &Session, truth: &[Value]) -> usize {
+    let rows = session.rows("batch_utilization");
+    let mut compared = 0;
+    for (pid, steps) in schedules(truth) {
+        let rows: Vec<_> = rows
+            .iter()
+            .filter(|row| row["pid"] == pid.to_string())
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let of = |event: &Value| {
+            [
+                "total_num_scheduled_tokens",
+                "n_sched_reqs",
+                "running",
+                "waiting",
+            ]
+            .map(|name| event[name].as_u64().expect("a value"))
+        };
+        let seen: Vec<[u64; 4]> = rows
+            .iter()
+            .map(|row| {
+                [
+                    "num_tokens",
+                    "num_seqs",
+                    "running_queue_len",
+                    "waiting_queue_len",
+                ]
+                .map(|name| {
+                    row[name]
+                        .parse()
+                        .unwrap_or_else(|_| panic!("{name} in {row:?}"))
+                })
+            })
+            .collect();
+        let truth: Vec<[u64; 4]> = steps.iter().map(|event| of(event)).collect();
+        let at = truth.windows(seen.len()).position(|window| window == seen);
+        assert!(
+            at.is_some(),
+            "the {} rows of engine {pid} are no run of its {} steps",
+            seen.len(),
+            truth.len()
+        );
+        compared += seen.len();
+    }
+    compared
 }

@@ -4,15 +4,13 @@
     reason = "a test says by panicking what is not as it should be"
 )]
 
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use profilemate_tests::demo::{self, Demo};
+use profilemate_tests::demo::{self, Demo, assert_steps_are_a_run_of};
 use profilemate_tests::{
     Guard, Session, assert_ledger_exact, assert_marks_exact, binary, count_from, root, wait_for,
 };
-use serde_json::Value;
 
 /// How long a tracer may take to end. The kernel takes its time to remove a probe where the processors are busy.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -25,68 +23,6 @@ fn tracer(pid: u32, output: &std::path::Path, more: &[&str]) -> Guard {
             .args(more)
             .stdout(Stdio::null()),
     )
-}
-
-/// Steps of the truth by engine pid.
-fn schedules(truth: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
-    let mut by_pid: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
-    for event in truth.iter().filter(|event| event["e"] == "schedule") {
-        by_pid
-            .entry(event["pid"].as_u64().expect("pid"))
-            .or_default()
-            .push(event);
-    }
-    by_pid
-}
-
-/// The session's steps are a run of the truth's, without a gap, each equal.
-fn assert_steps_are_a_run_of(session: &Session, truth: &[Value]) -> usize {
-    let rows = session.rows("batch_utilization");
-    let mut compared = 0;
-    for (pid, steps) in schedules(truth) {
-        let rows: Vec<_> = rows
-            .iter()
-            .filter(|row| row["pid"] == pid.to_string())
-            .collect();
-        if rows.is_empty() {
-            continue;
-        }
-        let of = |event: &Value| {
-            [
-                "total_num_scheduled_tokens",
-                "n_sched_reqs",
-                "running",
-                "waiting",
-            ]
-            .map(|name| event[name].as_u64().unwrap())
-        };
-        let seen: Vec<[u64; 4]> = rows
-            .iter()
-            .map(|row| {
-                [
-                    "num_tokens",
-                    "num_seqs",
-                    "running_queue_len",
-                    "waiting_queue_len",
-                ]
-                .map(|name| {
-                    row[name]
-                        .parse()
-                        .unwrap_or_else(|_| panic!("{name} in {row:?}"))
-                })
-            })
-            .collect();
-        let truth: Vec<[u64; 4]> = steps.iter().map(|event| of(event)).collect();
-        let at = truth.windows(seen.len()).position(|window| window == seen);
-        assert!(
-            at.is_some(),
-            "the {} rows of engine {pid} are no run of its {} steps",
-            seen.len(),
-            truth.len()
-        );
-        compared += seen.len();
-    }
-    compared
 }
 
 #[test]
@@ -337,11 +273,23 @@ fn attaching_and_detaching_over_and_over_leaves_the_target_as_it_was() {
     let target = demo::start(&python, folder.path(), 60 + cycles() * 30, &["--no-gap"]);
     let processes = target.tree().len();
     assert!(processes >= 3);
+    let mut longest = 0;
     for cycle in 0..cycles() {
-        let output = folder.path().join(format!("cycle{cycle}"));
-        let mut tracer = tracer(target.pid(), &output, &["--duration", "200ms"]);
-        assert_eq!(tracer.wait(PATIENCE), 0, "cycle {cycle}");
+        let output = folder.path().join("sessions");
+        let traced = Command::new(binary())
+            .args(["-vv", "trace", "--duration", "200ms", "--pid"])
+            .arg(target.pid().to_string())
+            .arg("--output")
+            .arg(&output)
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&traced.stderr).into_owned();
+        assert_eq!(traced.status.code(), Some(0), "cycle {cycle}: {log}");
+        assert!(log.contains("pointers put back"), "cycle {cycle}: {log}");
+        longest = longest.max(profilemate_tests::longest_stop_us(&log));
+        std::fs::remove_dir_all(&output).unwrap();
     }
+    println!("{} cycles, longest stop of a thread {longest} us", cycles());
     let detached = Command::new(binary())
         .args(["detach", "--pid", &target.pid().to_string()])
         .output()

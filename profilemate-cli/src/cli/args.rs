@@ -38,6 +38,8 @@ pub enum Command {
     Detach(Detach),
     /// Make a session's tables again from its `events.pmrec`.
     Replay(Replay),
+    /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
+    Helper(super::helper::Helper),
 }
 
 /// Options of `trace`.
@@ -150,8 +152,8 @@ pub enum Touch {
     /// runs on CPython 3.11 loads the Python helper.
     #[default]
     Probes,
-    /// No thread is stopped and no pointer is redirected from outside: a command started with `--` loads the Python
-    /// helper on every supported CPython, and its methods pass the marker page from their import on.
+    /// No thread is stopped and no pointer is redirected from outside: methods are bound by the Python helper that
+    /// waits in the process (`profilemate helper install`), or that a command started with `--` loads.
     Helper,
 }
 

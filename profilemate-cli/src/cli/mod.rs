@@ -3,6 +3,7 @@
 pub mod args;
 pub mod exit;
 mod find;
+pub mod helper;
 mod print;
 mod run;
 
@@ -35,6 +36,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Trace(trace)) => run::trace(trace, cli.quiet),
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
+        Some(Command::Helper(options)) => helper::helper(options),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
         None => Err(Failure::new(
             Exit::Usage,

@@ -57,14 +57,6 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         }
         return started(options, &trace.run);
     }
-    if trace.touch == Touch::Helper {
-        let error = anyhow::anyhow!(
-            "a running process cannot load the helper: it is loaded when a command starts"
-        );
-        return Err(
-            Failure::new(Exit::Usage, error).hint("`profilemate trace --touch helper -- CMD`")
-        );
-    }
     options.roots = if trace.pid.is_empty() {
         find::only_server()?
     } else {

@@ -31,6 +31,7 @@ pub const HELPER: &[File] = files! { "profilemate_helper":
     "profilemate_helper/hook.py",
     "profilemate_helper/page.py",
     "profilemate_helper/plan.py",
+    "profilemate_helper/resident.py",
     "sitecustomize.py",
 };
 

@@ -3,12 +3,15 @@
 //! It is needed where method probes cannot work from outside (CPython 3.11), and does nothing in other interpreters
 //! unless `--touch helper` asks for it.
 
+pub mod install;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use profilemate_common::page;
 use serde_json::json;
 
@@ -78,8 +81,9 @@ pub fn prepare(
     let path = folder.path().to_owned();
     bundle::unpack(bundle::HELPER, &path).map_err(failed(&path))?;
     let plan = path.join("plan.json");
-    fs::write(path.join("page.bin"), touch::page_code()?).map_err(failed(&path))?;
-    fs::write(&plan, plan_json(methods, pythons).to_string()).map_err(failed(&plan))?;
+    let catalog = Catalog::vllm();
+    let all = catalog.methods.iter().chain(methods);
+    fs::write(&plan, plan_json(all, Some(pythons))?.to_string()).map_err(failed(&plan))?;
     let mut python_path = path.into_os_string();
     if let Some(before) = python_path_of(command).filter(|before| !before.is_empty()) {
         python_path.push(":");
@@ -104,17 +108,16 @@ fn python_path_of(command: &Command) -> Option<OsString> {
     }
 }
 
-/// What the helper reads: the page's shape and the methods to bind.
-fn plan_json(methods: &[Method], pythons: Pythons) -> serde_json::Value {
-    let catalog = Catalog::vllm();
-    let methods: Vec<_> = catalog
-        .methods
-        .iter()
-        .chain(methods)
+/// What the helper reads: the page's code and shape, and the methods to bind.
+fn plan_json<'m>(
+    methods: impl Iterator<Item = &'m Method>,
+    pythons: Option<Pythons>,
+) -> Result<serde_json::Value, touch::Error> {
+    let methods: Vec<_> = methods
         .map(|method| json!({ "module": method.module, "qualname": method.qualname }))
         .collect();
-    json!({
-        "code": "page.bin",
+    Ok(json!({
+        "code": BASE64_STANDARD.encode(touch::page_code()?),
         "arch": std::env::consts::ARCH,
         "magic": page::MAGIC,
         "version": page::VERSION,
@@ -126,8 +129,13 @@ fn plan_json(methods: &[Method], pythons: Pythons) -> serde_json::Value {
         "helper_stub_offset": touch::method_stub(0),
         "stub_stride": touch::method_stub(1) - touch::method_stub(0),
         "methods": methods,
-        "pythons": pythons.versions(),
-    })
+        "pythons": pythons.map(Pythons::versions),
+    }))
+}
+
+/// Has the helper that is resident in a process bind `methods`.
+pub fn bind(resident: touch::Resident, methods: &[Method]) -> Result<touch::Serving, touch::Error> {
+    resident.bind(&plan_json(methods.iter(), None)?.to_string())
 }
 
 #[cfg(test)]
@@ -148,10 +156,8 @@ mod tests {
                 .as_array()
                 .is_some_and(|methods| methods.len() > 20)
         );
-        assert_eq!(
-            fs::read(folder.join("page.bin")).unwrap().len(),
-            page::CODE_SIZE
-        );
+        let code = plan["code"].as_str().unwrap();
+        assert_eq!(BASE64_STANDARD.decode(code).unwrap().len(), page::CODE_SIZE);
         let path = command
             .get_envs()
             .find(|(name, _)| *name == "PYTHONPATH")

@@ -80,7 +80,7 @@ impl DriverPlan {
 }
 
 /// Chooses the sites of a library.
-pub fn library(path: &str, side: Side, image: &Image, facts: &KernelFacts) -> LibraryPlan {
+pub fn library(path: &str, side: Side, image: &Image, facts: KernelFacts) -> LibraryPlan {
     let mut plan = LibraryPlan {
         path: path.to_owned(),
         build_id: image.build_id.clone(),
@@ -146,7 +146,7 @@ mod tests {
             exports,
             unreadable: Vec::new(),
         };
-        library("/lib/x", side, &image, &KernelFacts::default())
+        library("/lib/x", side, &image, KernelFacts::default())
     }
 
     #[test]

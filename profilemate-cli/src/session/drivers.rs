@@ -177,7 +177,7 @@ impl Drivers {
             }
         };
         let index = self.files.len() as u16;
-        let plan = plan::library(&library.path, library.side, &image, &self.facts);
+        let plan = plan::library(&library.path, library.side, &image, self.facts);
         for (symbol, reason) in &plan.refused {
             log::debug!("`{}`: {symbol} is not probed: {reason}", library.path);
         }

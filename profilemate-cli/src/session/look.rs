@@ -275,14 +275,19 @@ pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: boo
         return Technique::Helper;
     }
     if options.touch == Touch::Helper {
-        return Technique::Wait("the helper has not bound its methods (yet)".to_owned());
+        return Technique::Wait(
+            "no Python helper serves in it; start it with `profilemate trace --touch helper -- CMD`, or install the \
+             helper for its next start (`profilemate helper install`)"
+                .to_owned(),
+        );
     }
     if runtime.layout.honours_vectorcall() {
         return Technique::MethodProbes;
     }
     Technique::Wait(format!(
         "CPython {} calls Python functions without looking at their vectorcall pointer, so a running server cannot be \
-         redirected from outside; start it with `profilemate trace -- CMD`, which loads the helper",
+         redirected from outside; start it with `profilemate trace -- CMD`, or install the helper for its next start \
+         (`profilemate helper install`)",
         runtime.layout.version
     ))
 }

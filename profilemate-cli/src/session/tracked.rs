@@ -14,6 +14,7 @@ use crate::event::{self, Note};
 use crate::plan::ProcessPlan;
 use crate::target::process::Seen;
 use crate::target::role::{self, Role};
+use crate::touch::Serving;
 
 /// A process younger than this is looked at with every poll; an older one every second.
 const YOUNG: Duration = Duration::from_mins(2);
@@ -39,6 +40,8 @@ pub(super) struct Tracked {
     pub(super) attachment: Option<Attachment>,
     /// The walks of its stacks, where nothing is written into it.
     pub(super) walks: Option<Walks>,
+    /// The helper inside that binds methods for us.
+    pub(super) serving: Option<Serving>,
     pub(super) missing: Vec<Method>,
     pub(super) plan: ProcessPlan,
     pub(super) trouble: Option<Trouble>,
@@ -58,6 +61,7 @@ impl Tracked {
             scheduler_since: None,
             attachment: None,
             walks: None,
+            serving: None,
             missing: Vec::new(),
             plan: look::bare_plan(seen),
             trouble: None,

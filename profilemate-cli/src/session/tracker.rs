@@ -17,11 +17,12 @@ use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::event::{Ledger, Note};
+use crate::helper;
 use crate::plan::{MethodState, ProcessPlan, Technique};
 use crate::sys::clock;
 use crate::target::process::{self, Seen};
 use crate::target::role::{self, Role};
-use crate::touch::MarkerPage;
+use crate::touch::{MarkerPage, Resident};
 
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -235,6 +236,7 @@ impl Tracker {
             if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
                 walks.end(kernel);
             }
+            tracked.serving = None;
             tracked.since = now;
             tracked.grown &= tracked.fresh;
             tracked.fresh = true;
@@ -349,7 +351,8 @@ impl Tracker {
         let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
         };
-        let stand_ins = attachment::stand_ins(pid);
+        let serves = self.ask_helper(tracked, &runtime, &wanted)?;
+        let stand_ins = attachment::stand_ins(pid).filter(|_| serves != Some(false));
         let found = look::look(&tracked.seen, &runtime, &wanted, stand_ins.as_deref());
         tracked.plan.take(found.plan, role, first);
         tracked.missing = found.missing;
@@ -359,7 +362,8 @@ impl Tracker {
         if found.ready.is_empty() && first {
             return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
-        tracked.plan.technique = look::technique(&runtime, &self.options, stand_ins.is_some());
+        let helped = stand_ins.is_some() || serves == Some(true);
+        tracked.plan.technique = look::technique(&runtime, &self.options, helped);
         self.allowed(tracked)?;
         if first {
             self.begin(tracked)?;
@@ -435,6 +439,33 @@ impl Tracker {
         if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
             walks.end(kernel);
         }
+    }
+
+    /// Has the helper that is resident in a process, if there is one, bind what it is needed for. Gives whether it
+    /// serves us; `None`: there is none.
+    fn ask_helper(
+        &self,
+        tracked: &mut Tracked,
+        runtime: &Runtime,
+        wanted: &[Method],
+    ) -> Result<Option<bool>, Trouble> {
+        if tracked.serving.is_some() {
+            return Ok(Some(true));
+        }
+        let pid = tracked.seen.pid;
+        let Ok(Some(resident)) = Resident::find(pid) else {
+            return Ok(None);
+        };
+        let needed = match self.options.touch {
+            Touch::None => false,
+            Touch::Probes => !runtime.layout.honours_vectorcall(),
+            Touch::Helper => true,
+        };
+        if needed && self.kernel.is_some() {
+            tracked.serving = Some(helper::bind(resident, wanted)?);
+            log::info!("process {pid}: the helper inside has bound the methods");
+        }
+        Ok(Some(needed))
     }
 
     /// Methods to look for in a process; `None` if there is nothing new to look for.
@@ -629,10 +660,15 @@ impl Tracker {
         });
         self.report();
         // Dropping the pages gives their locks back.
-        for tracked in self.processes.values_mut() {
+        for (pid, tracked) in &mut self.processes {
             tracked.attachment = None;
             if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
                 walks.end(kernel);
+            }
+            if let Some(serving) = tracked.serving.take()
+                && !serving.release()
+            {
+                log::info!("process {pid}: its helper has yet to put the methods back");
             }
         }
         troubles

@@ -121,6 +121,9 @@ impl From<touch::Error> for Trouble {
             touch::Error::Forbidden { .. } => {
                 "run as root or with CAP_SYS_PTRACE; a security module (AppArmor, SELinux) may forbid it too"
             }
+            touch::Error::Helper { .. } => {
+                "`profilemate helper status --pid PID` says what it does"
+            }
             touch::Error::OtherVersion { .. } | touch::Error::OtherBuild { .. } => {
                 "run `profilemate detach --pid PID` of that build first"
             }

@@ -62,6 +62,7 @@ impl AsFd for PidFd {
 
 /// Makes the calling thread run as soon as it can whenever it has something to do, where that is allowed. For threads
 /// that somebody else's thread stands still for; they must never be busy for long.
+#[cfg(target_arch = "x86_64")] // where threads are stopped
 pub(crate) fn hurry() {
     // Naps end when they should, not up to 50 us later.
     // SAFETY: only numbers are passed.

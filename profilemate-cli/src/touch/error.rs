@@ -177,6 +177,14 @@ pub enum Error {
     /// The page's lock could not be taken or asked for.
     #[error("cannot lock the marker page")]
     Lock(#[source] io::Error),
+    /// The Python helper in the process did not bind what it was asked to.
+    #[error("the Python helper in process {pid} did not bind the methods: {reason}")]
+    Helper {
+        /// The process.
+        pid: u32,
+        /// In its own words, or why there are none.
+        reason: String,
+    },
     /// A thread of the tracer could not be made, or ended early.
     #[error("the tracing thread could not run")]
     Worker,

@@ -15,6 +15,7 @@ mod error;
 mod mapping;
 mod page;
 mod redirect;
+mod resident;
 mod swap;
 
 #[cfg(target_arch = "x86_64")]
@@ -37,4 +38,5 @@ pub use redirect::{
     Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore,
     restore_all,
 };
+pub use resident::{Resident, Serving, State};
 pub use swap::{Outcome, SwapRequest, Width, swap};

@@ -33,25 +33,50 @@ class MethodDef(ctypes.Structure):
 class Binder:
     """Binds methods to slots, and keeps alive for ever what the page points to."""
 
-    def __init__(self, plan):
-        self.plan = plan
+    def __init__(self):
         self.page = None
         self.unavailable = None
         self.kept = []
+        # By function: its slot and the callable that stands in for it. They serve again after they were taken out.
+        self.made = {}
+        # What stands in a class or module now: (holder, name, function, callable).
+        self.standing = []
 
-    def bind(self, name, module, qualname):
+    def bind(self, plan, name, module, qualname):
         """Binds one method if that is safe, and reports. Raises only what is not foreseen."""
         slot = reason = None
         try:
             holder, last = find_holder(module, qualname)
-            function = check(holder, last)
-            slot = self._replace(holder, last, function)
+            slot = self._slot_of(holder, last)
+            if slot is None:
+                function = check(holder, last)
+                slot = self._replace(plan, holder, last, function)
         except Unavailable as error:
             reason = str(error)
-        self.plan.report(module=name, qualname=qualname, slot=slot, reason=reason)
+        plan.report(module=name, qualname=qualname, slot=slot, reason=reason)
 
-    def _replace(self, holder, last, function):
-        page = self._page()
+    def release(self):
+        """Puts the functions back. What somebody else has replaced since then is left alone."""
+        for holder, last, function, callable_ in self.standing:
+            if vars(holder).get(last) is callable_:
+                put(holder, last, function)
+        self.standing = []
+
+    def _slot_of(self, holder, last):
+        found = vars(holder)[last]
+        for _, _, function, callable_ in self.standing:
+            if callable_ is found:
+                return self.made[id(function)][0]
+        return None
+
+    def _replace(self, plan, holder, last, function):
+        slot, callable_ = self.made.get(id(function)) or self._make(plan, holder, last, function)
+        put(holder, last, callable_)
+        self.standing.append((holder, last, function, callable_))
+        return slot
+
+    def _make(self, plan, holder, last, function):
+        page = self._page(plan)
         slot, entry = page.take_slot(function)
         name = last.encode()
         doc = documentation(function, isinstance(holder, type))
@@ -60,25 +85,34 @@ class Binder:
         if isinstance(holder, type):
             make = ctypes.pythonapi.PyDescr_NewMethod
             make.restype, make.argtypes = ctypes.py_object, [ctypes.py_object, ctypes.POINTER(MethodDef)]
-            type.__setattr__(holder, last, make(holder, ctypes.byref(definition)))
+            made = make(holder, ctypes.byref(definition))
         else:
             make = ctypes.pythonapi.PyCFunction_NewEx
             make.restype = ctypes.py_object
             make.argtypes = [ctypes.POINTER(MethodDef), ctypes.c_void_p, ctypes.py_object]
             # No `self`: that is how the page's code tells a function from a method.
-            setattr(holder, last, make(ctypes.byref(definition), None, function.__module__))
-        return slot
+            made = make(ctypes.byref(definition), None, function.__module__)
+        self.made[id(function)] = slot, made
+        return slot, made
 
-    def _page(self):
+    def _page(self, plan):
         if self.unavailable is not None:
             raise Unavailable(self.unavailable)
         if self.page is None:
             try:
-                self.page = Page(self.plan)
+                self.page = Page(plan)
             except (Unavailable, OSError, AttributeError) as error:
                 self.unavailable = str(error)
                 raise Unavailable(self.unavailable)
         return self.page
+
+
+def put(holder, last, value):
+    """Sets an attribute of a class or module, past what a metaclass may make of it."""
+    if isinstance(holder, type):
+        type.__setattr__(holder, last, value)
+    else:
+        setattr(holder, last, value)
 
 
 def find_holder(module, qualname):

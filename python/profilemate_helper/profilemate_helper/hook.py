@@ -1,4 +1,4 @@
-"""Notices when a module of the plan has been imported.
+"""Notices when a module has been imported.
 
 A finder in front of `sys.meta_path` lets the others find the module, and puts itself between the import system and
 the module's loader for the one moment in which the module is executed. Afterwards nothing of it can be seen.
@@ -7,43 +7,54 @@ the module's loader for the one moment in which the module is executed. Afterwar
 import sys
 
 
-def install(plan, forced):
-    """Waits for the plan's modules, and takes those that are there already."""
-    if any(isinstance(finder, Finder) for finder in sys.meta_path):
+def install(listener):
+    """Tells `listener` of the modules that it watches, also of those that are there already. One of a kind."""
+    if any(isinstance(finder, Finder) and type(finder.listener) is type(listener) for finder in sys.meta_path):
         return
-    finder = Finder(plan, forced)
-    sys.meta_path.insert(0, finder)
-    for name in list(finder.watched):
+    sys.meta_path.insert(0, Finder(listener))
+    for name in list(listener.watched):
         module = sys.modules.get(name)
-        # A module that is still being executed has not got its classes yet; its import was not ours to see.
+        # A module that is still being executed has not got its classes yet; its loader tells when it has.
         if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
-            finder.imported(name, module)
+            listener.imported(name, module)
 
 
-class Finder:
-    """Finds nothing by itself."""
+def remove(listener):
+    """Tells it of no more modules."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "listener", None) is not listener]
 
-    def __init__(self, plan, forced):
+
+class Arrival:
+    """Waits for vLLM, and then makes the helper resident."""
+
+    def __init__(self, forced):
+        self.watched = {"vllm"}
+        if forced:
+            self.imported("", None)
+
+    def imported(self, name, module):
+        """vLLM is there. Never raises."""
+        try:
+            from . import resident
+
+            resident.settle()
+        except Exception as error:
+            from . import say
+
+            say("not resident: %r" % (error,))
+
+
+class Methods:
+    """Binds the methods of a plan as their modules come."""
+
+    def __init__(self, plan, forced, binder=None):
         self.plan = plan
-        self.binder = None
+        self.binder = binder
         # Until vLLM is imported nothing is touched, unless the user says so: every Python program that the server
         # starts comes by here.
         self.active = forced
         self.waiting = {}
         self.watched = set(plan.methods) | {"vllm"}
-
-    def find_spec(self, name, path=None, target=None):
-        if name not in self.watched:
-            return None
-        for finder in sys.meta_path:
-            if finder is self or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = Loader(self, spec.loader)
-                return spec
-        return None
 
     def imported(self, name, module):
         """A watched module is complete. Never raises."""
@@ -65,16 +76,44 @@ class Finder:
             # Only now: most programs come by here without needing it, and it is slow to import.
             from .bind import Binder
 
-            self.binder = Binder(self.plan)
+            self.binder = Binder()
         for qualname in self.plan.methods.get(name, ()):
-            self.binder.bind(name, module, qualname)
+            self.binder.bind(self.plan, name, module, qualname)
+
+
+class Finder:
+    """Finds nothing by itself."""
+
+    def __init__(self, listener):
+        self.listener = listener
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.listener.watched:
+            return None
+        for finder in list(sys.meta_path):
+            # Another finder of ours wraps what this one has found, and the other way round: each asks only those
+            # that come after it.
+            if finder is self or not hasattr(finder, "find_spec") or self._is_before(finder):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = Loader(self.listener, spec.loader)
+                return spec
+        return None
+
+    def _is_before(self, finder):
+        if not isinstance(finder, Finder):
+            return False
+        ours = [other for other in sys.meta_path if isinstance(other, Finder)]
+        return self in ours and finder in ours and ours.index(finder) < ours.index(self)
 
 
 class Loader:
     """Stands in for a loader while a module is executed."""
 
-    def __init__(self, finder, real):
-        self._finder = finder
+    def __init__(self, listener, real):
+        self._listener = listener
         self._real = real
 
     def __getattr__(self, name):
@@ -95,4 +134,4 @@ class Loader:
             pass
         self._real.exec_module(module)
         # A module may put another object in its place.
-        self._finder.imported(spec.name, sys.modules.get(spec.name, module))
+        self._listener.imported(spec.name, sys.modules.get(spec.name, module))

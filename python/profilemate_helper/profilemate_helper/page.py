@@ -30,8 +30,7 @@ class Page:
         if os.uname().machine != plan.arch:
             raise Unavailable("the page's code is for %s" % plan.arch)
         original = default_vectorcall()
-        with open(plan.code, "rb") as file:
-            code = file.read()
+        code = plan.code
         if len(code) != plan.code_size:
             raise Unavailable("the page's code has %d bytes instead of %d" % (len(code), plan.code_size))
         if any("/memfd:%s " % MEMFD in line for line in maps()):

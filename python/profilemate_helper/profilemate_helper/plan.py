@@ -2,7 +2,7 @@
 
 A JSON object:
 
-    code                 file with the page's code, relative to the plan
+    code                 the page's code, in base 64
     arch                 machine that the code is for, as `uname -m` says it
     magic, version       head of the data
     code_size, data_size, slot_offset, slot_stride, slots
@@ -14,6 +14,7 @@ A JSON object:
     report               optional file to which one JSON line is appended for each method, bound or not
 """
 
+import binascii
 import json
 import os
 import sys
@@ -26,12 +27,13 @@ NUMBERS = (
 class Plan:
     """A plan that has been checked."""
 
-    def __init__(self, text, folder):
+    def __init__(self, text):
         plan = json.loads(text)
-        self.code = os.path.join(folder, plan["code"])
+        self.code = binascii.a2b_base64(plan["code"])
         self.arch = plan["arch"]
         self.pythons = plan.get("pythons")
         self.report_path = plan.get("report")
+        self.lines = []
         for name in NUMBERS:
             value = plan[name]
             if not isinstance(value, int) or not 0 <= value < 1 << 64:
@@ -52,6 +54,7 @@ class Plan:
 
     def report(self, **line):
         """Tells the tracer. Best effort: a full disk is not the program's business."""
+        self.lines.append(line)
         if self.report_path is None:
             return
         try:
@@ -67,4 +70,4 @@ class Plan:
 def read(path):
     """The plan in a file."""
     with open(path, encoding="utf-8") as file:
-        return Plan(file.read(), os.path.dirname(os.path.abspath(path)))
+        return Plan(file.read())

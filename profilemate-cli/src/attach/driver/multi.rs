@@ -73,7 +73,12 @@ impl Programs {
                 .functions
                 .get(&program.function_key())
                 .ok_or_else(|| format!("the object has no code of `{name}`"))?;
-            Ok(function.instructions.iter().map(bytes_of).collect())
+            Ok(function
+                .instructions
+                .iter()
+                .copied()
+                .map(bytes_of)
+                .collect())
         };
         let load = |name: &str| -> Result<OwnedFd, String> {
             bpf::load_for_uprobes(name, &code(name)?).map_err(|error| error.to_string())
@@ -142,7 +147,7 @@ impl Programs {
 }
 
 /// An instruction as the kernel takes it.
-fn bytes_of(instruction: &aya_obj::generated::bpf_insn) -> [u8; 8] {
+fn bytes_of(instruction: aya_obj::generated::bpf_insn) -> [u8; 8] {
     let [low, high] = instruction.off.to_ne_bytes();
     let [a, b, c, d] = instruction.imm.to_ne_bytes();
     let registers = if cfg!(target_endian = "little") {

@@ -54,14 +54,13 @@ impl KernelFacts {
 
     /// How the kernel runs the instruction `bytes` at `address`, if probing it is both cheap and safe. `at_entry`: no
     /// instruction of the function has run yet, so nothing of its caller or its own lies below the stack pointer.
-    pub fn cost(&self, bytes: &[u8], address: u64, at_entry: bool) -> Option<Cost> {
+    pub fn cost(self, bytes: &[u8], address: u64, at_entry: bool) -> Option<Cost> {
         match bytes {
             [0x90] => Some(Cost::Nop),
             // jmp, call; jcc; push of a register without prefix, or with the one for r8 to r15. The kernel takes no
             // prefix with the first ones.
-            [0xeb, _]
+            [0xeb | 0x70..=0x7f, _]
             | [0xe9 | 0xe8, _, _, _, _]
-            | [0x70..=0x7f, _]
             | [0x0f, 0x80..=0x8f, _, _, _, _]
             | [0x50..=0x57]
             | [0x41, 0x50..=0x57] => Some(Cost::Emulated),
@@ -71,7 +70,7 @@ impl KernelFacts {
 
     /// A nop of several bytes. One of five bytes becomes a call, which writes below the stack pointer: into the red
     /// zone of a leaf function, unless the function has just been entered. One that crosses a page stays a breakpoint.
-    fn nop_cost(&self, bytes: &[u8], address: u64, at_entry: bool) -> Option<Cost> {
+    fn nop_cost(self, bytes: &[u8], address: u64, at_entry: bool) -> Option<Cost> {
         if !self.long_nops || !is_long_nop(bytes) {
             return None;
         }
@@ -92,7 +91,7 @@ fn is_long_nop(bytes: &[u8]) -> bool {
 
 /// `0f 1f /0`.
 fn is_nopl(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x0f, 0x1f, modrm, ..] if modrm >> 3 & 7 == 0)
+    matches!(bytes, [0x0f, 0x1f, modrm, ..] if modrm & 0x38 == 0)
 }
 
 #[cfg(test)]

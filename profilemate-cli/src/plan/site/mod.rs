@@ -60,7 +60,7 @@ pub enum Refusal {
 
 /// Chooses the instruction to probe. `code` begins at the function's symbol, which lies at `address` of the file as
 /// linked, and ends where the function does.
-pub fn choose(code: &[u8], address: u64, facts: &KernelFacts) -> Result<Choice, Refusal> {
+pub fn choose(code: &[u8], address: u64, facts: KernelFacts) -> Result<Choice, Refusal> {
     let mut decoder = decoder(code, address);
     let mut info = InstructionInfoFactory::new();
     let mut at_entry = true;

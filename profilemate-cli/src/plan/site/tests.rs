@@ -11,7 +11,7 @@ const OLD: KernelFacts = KernelFacts {
 };
 
 fn chosen(code: &[u8]) -> Result<(u64, String, Cost), Refusal> {
-    choose(code, 0x4000, &OLD).map(|choice| (choice.offset, choice.instruction, choice.cost))
+    choose(code, 0x4000, OLD).map(|choice| (choice.offset, choice.instruction, choice.cost))
 }
 
 /// What every export of libcuda 535 and 550 is: a comparison, a jump to an error, a jump to the function.
@@ -65,7 +65,7 @@ fn arguments_stack_and_memory_are_kept() {
         (&[0xff, 0x05, 0, 0, 0, 0, 0x90], "memory"),
         (&[0xc6, 0x04, 0x24, 0x00, 0x90], "memory"),
     ] {
-        let refusal = choose(code, 0, &KERNEL).unwrap_err();
+        let refusal = choose(code, 0, KERNEL).unwrap_err();
         assert!(
             matches!(&refusal, Refusal::Changes(0, _, found) if *found == what),
             "{code:x?}: {refusal}"
@@ -83,7 +83,7 @@ fn the_path_must_be_straight_and_known() {
         &[0xf4, 0x90],
         &[0xcc, 0x90],
     ] {
-        let refusal = choose(code, 0, &KERNEL).unwrap_err();
+        let refusal = choose(code, 0, KERNEL).unwrap_err();
         assert!(
             matches!(refusal, Refusal::Ends(0, _)),
             "{code:x?}: {refusal}"
@@ -124,15 +124,15 @@ fn a_five_byte_nop_is_walked_over_where_it_would_become_a_call() {
             ..KERNEL
         },
     ] {
-        assert_eq!(choose(&code, 0, &facts).unwrap().offset, 10, "{facts:?}");
+        assert_eq!(choose(&code, 0, facts).unwrap().offset, 10, "{facts:?}");
     }
     let entry = &code[5..];
-    assert_eq!(choose(entry, 0, &KERNEL).unwrap().offset, 5);
+    assert_eq!(choose(entry, 0, KERNEL).unwrap().offset, 5);
     let safe = KernelFacts {
         nop5_is_safe: true,
         ..KERNEL
     };
-    let choice = choose(entry, 0, &safe).unwrap();
+    let choice = choose(entry, 0, safe).unwrap();
     assert_eq!((choice.offset, choice.cost), (0, Cost::Optimised));
 }
 
@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn any_bytes(code in proptest::collection::vec(any::<u8>(), 0..200), address: u64, safe: bool) {
         let facts = KernelFacts { long_nops: true, nop5_is_safe: safe };
-        if let Ok(choice) = choose(&code, address, &facts) {
+        if let Ok(choice) = choose(&code, address, facts) {
             prop_assert!((choice.offset as usize) < code.len());
             prop_assert_ne!(choice.cost, Cost::SingleStepped);
             let prefix = &code[..choice.offset as usize];
@@ -160,6 +160,6 @@ proptest! {
     fn a_damaged_prologue(at in 0_usize..30, byte: u8) {
         let mut code = LIBCUDA;
         code[at] = byte;
-        let _any = choose(&code, 0x1000, &KERNEL);
+        let _any = choose(&code, 0x1000, KERNEL);
     }
 }

@@ -95,8 +95,11 @@ pub struct Export {
     pub code: Vec<u8>,
 }
 
+/// Libraries that could not be opened: path, and why.
+pub type Unopened = Vec<(String, io::Error)>;
+
 /// The CUDA libraries that process `pid` maps, each file once. What cannot be opened is told with its path.
-pub fn find(pid: u32) -> io::Result<(Vec<Library>, Vec<(String, io::Error)>)> {
+pub fn find(pid: u32) -> io::Result<(Vec<Library>, Unopened)> {
     let bytes = std::fs::read(format!("/proc/{pid}/maps"))?;
     let text = String::from_utf8_lossy(&bytes);
     let mut seen = BTreeSet::new();

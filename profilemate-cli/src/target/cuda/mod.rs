@@ -4,4 +4,4 @@ mod functions;
 mod library;
 
 pub use functions::{DRIVER, Declared, RUNTIME, SUFFIXES, declared};
-pub use library::{Export, Image, Library, Side, find};
+pub use library::{Export, Image, Library, Side, Unopened, find};
