@@ -486,11 +486,15 @@ fn after_a_loss_nothing_is_guessed() {
     stream.decides(40_000, decision("FULL", 8, Some(8), 7));
     stream.launched(MAIN, 40_010, 0xe1);
     stream.tick(200_000);
-    let lost = Ledger {
+    let driver = profilemate::event::DriverLedger {
         fired: 10,
         submitted: 9,
         lost: 1,
-        filtered: 0,
+        ..Default::default()
+    };
+    let lost = Ledger {
+        driver,
+        ..Ledger::default()
     };
     stream.note(&Note::Ledger(lost));
     stream.launched(MAIN, 300_000, 0xe1);
@@ -792,7 +796,7 @@ fn coverage_says_why_there_are_no_graphs() {
         (status.as_str(), reason.as_str()),
         (
             "not_applicable",
-            "no process of the target has a CUDA library mapped"
+            "no process of the target has loaded a CUDA driver library"
         )
     );
 

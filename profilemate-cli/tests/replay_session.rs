@@ -229,7 +229,7 @@ fn coverage_gives_the_reason_in_plain_words() {
         coverage("methods"),
         pair("not_applicable", "no method was given with --method")
     );
-    assert_eq!(coverage("cuda_graph_usage").0, "not_observable");
+    assert_eq!(coverage("cuda_graph_usage").0, "not_applicable");
     assert_eq!(
         coverage("request_lifecycle").0,
         "partial",

@@ -94,18 +94,11 @@ impl Target {
     }
 }
 
-fn trace(pid: u32, folder: &Path) -> Guard {
+fn trace(pid: u32, folder: &Path, touch: &str) -> Guard {
     let log = std::fs::File::create(folder.join("tracer.log")).unwrap();
     Guard::start(
         Command::new(binary())
-            .args([
-                "-v",
-                "trace",
-                "--touch",
-                "none",
-                "--graph-timeline",
-                "--pid",
-            ])
+            .args(["-v", "trace", "--touch", touch, "--graph-timeline", "--pid"])
             .args([&pid.to_string(), "--output"])
             .arg(folder.join("sessions"))
             .stdout(Stdio::null())
@@ -118,7 +111,7 @@ fn log(folder: &Path) -> String {
 }
 
 /// Traces a whole run: what the target did, and the session.
-fn traced(python: &Path, folder: &Path) -> (Value, Session) {
+fn traced(python: &Path, folder: &Path, touch: &str) -> (Value, Session) {
     let mut target = Target::start(python, folder);
     // While somebody else traces it by `ptrace`, nobody can: what follows works without.
     // SAFETY: no memory is involved.
@@ -131,7 +124,7 @@ fn traced(python: &Path, folder: &Path) -> (Value, Session) {
         let now = target.memory();
         std::mem::replace(&mut before, now.clone()) == now
     });
-    let mut tracer = trace(target.pid(), folder);
+    let mut tracer = trace(target.pid(), folder, touch);
     wait_for("the walks", Duration::from_secs(60), || {
         let log = log(folder);
         log.contains("its stacks are walked") && log.contains("driver functions of")
@@ -280,7 +273,7 @@ fn what_runs_is_named_and_nothing_is_written() {
     }
     for python in pythons() {
         let folder = tempfile::tempdir().unwrap();
-        let (truth, session) = traced(&python, folder.path());
+        let (truth, session) = traced(&python, folder.path(), "none");
         assert_eq!(assert_ledger_exact(&session), 0);
         assert_captures(&truth, &session);
         assert_usage(&truth, &session);
@@ -298,5 +291,46 @@ fn what_runs_is_named_and_nothing_is_written() {
             );
         }
         println!("{}: all is named", python.display());
+    }
+}
+
+/// On CPython 3.11 a running server cannot be redirected: its stacks are walked without being asked to.
+#[test]
+fn a_server_on_3_11_is_walked_by_itself() {
+    if !root() {
+        return;
+    }
+    let Some(python) = demo::python("3.11") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (truth, session) = traced(&python, folder.path(), "probes");
+    assert_captures(&truth, &session);
+    assert_usage(&truth, &session);
+    assert_passes(&truth, &session);
+    let reason = &session.metadata["tables"]["batch_utilization"]["coverage"];
+    assert_eq!(reason["status"], "not_observable", "{reason}");
+    assert_replay_equals(&session, folder.path());
+}
+
+/// A replay of what was recorded gives the same tables, byte for byte.
+fn assert_replay_equals(session: &Session, folder: &Path) {
+    let output = folder.join("replays");
+    let status = Command::new(binary())
+        .args(["-q", "replay", "--output"])
+        .args([&output, &session.folder])
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let replay = Session::only(&output);
+    for table in [
+        "forward_pass_timing",
+        "cuda_graph_captures",
+        "cuda_graph_usage",
+        "cuda_graph_timeline",
+    ] {
+        let read = |of: &Session| std::fs::read(of.folder.join(format!("{table}.csv"))).unwrap();
+        assert_eq!(read(session), read(&replay), "{table}");
     }
 }

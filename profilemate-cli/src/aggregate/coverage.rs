@@ -145,7 +145,6 @@ impl Aggregator {
     pub fn coverage(&self, table: &str, rows: u64, lost: u64) -> Coverage {
         let facts = &self.facts;
         if let Some(reason) = unfed(table) {
-            let reason = self.why_no_driver(table).unwrap_or(reason);
             let reason = facts.not_covered.get(table).map_or(reason, String::as_str);
             return Coverage::new(Status::NotObservable, reason);
         }
@@ -203,23 +202,6 @@ impl Aggregator {
             ),
             (true, _) => Coverage::new(Status::Observed, ""),
         }
-    }
-
-    /// Why no driver call is seen, for the tables that are made of them.
-    fn why_no_driver(&self, table: &str) -> Option<&'static str> {
-        if !table.starts_with("cuda_graph_") {
-            return None;
-        }
-        let libraries = &self.facts.libraries;
-        if libraries.is_empty() {
-            return Some("no process of the target has loaded a CUDA driver library");
-        }
-        libraries
-            .values()
-            .all(|library| library.sites.is_empty())
-            .then_some(
-                "no function of the CUDA driver library could be probed; `libraries` says why",
-            )
     }
 
     /// Catalogue ids that feed a table whose feeds the catalogue or the user chooses.

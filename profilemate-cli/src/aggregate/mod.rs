@@ -34,7 +34,7 @@ use preempt::Preempts;
 use process::Processes;
 use walk::Walks;
 
-use crate::event::{Call, Event, Method, Note, Phase, Program, Session};
+use crate::event::{Call, Event, Ledger, Method, Note, Phase, Program, Session};
 use crate::table::AnyRow;
 use crate::table::cell::Stamp;
 
@@ -265,7 +265,7 @@ impl Aggregator {
             }
             Note::Counters(counters) => self.counters.note(counters),
             Note::Ledger(ledger) => {
-                if ledger.lost > self.facts.ledger.unwrap_or_default().lost {
+                if lost(&ledger) > lost(&self.facts.ledger.unwrap_or_default()) {
                     // A lost record may have been an allocation, or a decision.
                     self.processes.forget_blocks();
                     self.walks.forget();
@@ -387,4 +387,9 @@ fn moment(event: &Event) -> u64 {
         Event::Frame(frame) => frame.entry_ns,
         Event::Note(_) => 0,
     }
+}
+
+/// Records of either kind that were lost.
+fn lost(ledger: &Ledger) -> u64 {
+    ledger.lost.saturating_add(ledger.driver.lost)
 }

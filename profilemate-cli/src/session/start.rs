@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::drivers::Drivers;
-use super::options::Options;
+use super::options::{DRIVER_TABLES, Options};
 use super::pump::{Notes, Pump};
 use super::tracker::Tracker;
 use super::{CALIBRATION, calibrate};

@@ -344,7 +344,7 @@ impl Tracker {
         }
         let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
-        if self.options.touch == Touch::None {
+        if self.walks(tracked, &runtime) {
             return self.walk(tracked, &runtime, role);
         }
         let first = tracked.attachment.is_none();
@@ -375,6 +375,20 @@ impl Tracker {
         Ok(())
     }
 
+    /// Whether the stacks of a process are walked: where nothing may be written into it, and where nothing can be
+    /// (CPython 3.11 without a helper) but driver functions are called that walks can begin at.
+    fn walks(&self, tracked: &Tracked, runtime: &Runtime) -> bool {
+        self.options.touch == Touch::None
+            || tracked.walks.is_some()
+            || (self.options.touch == Touch::Probes
+                && self.kernel.is_some()
+                && tracked.attachment.is_none()
+                && !runtime.layout.honours_vectorcall()
+                && self.drivers.probes(tracked.seen.pid)
+                && attachment::stand_ins(tracked.seen.pid).is_none()
+                && matches!(Resident::find(tracked.seen.pid), Ok(None)))
+    }
+
     /// Has the stacks of a process walked, or looks for what was not imported yet.
     fn walk(
         &mut self,
@@ -382,7 +396,7 @@ impl Tracker {
         runtime: &Runtime,
         role: Role,
     ) -> Result<(), Trouble> {
-        tracked.plan.technique = look::technique(runtime, &self.options, false);
+        tracked.plan.technique = Technique::StackWalks;
         let Some(kernel) = &mut self.kernel else {
             let frames = walks::wish(&self.catalog, &self.options, role, runtime)?;
             tracked.plan.frames = walks::plans(runtime, &frames);

@@ -7,12 +7,14 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "cuda_graph_captures",
         "runtime_mode, num_tokens, num_reqs, uniform, has_lora, capture_time_sec",
-        "duration_ms, pid, rank, module, graph_exec, graphs_in_capture",
+        "duration_ms, pid, rank, module, graph_exec, graphs_in_capture, outcome, throwaway, num_active_loras, uniform_token_count, max_query_len, \
+         num_ubatches, descriptor_source",
     ),
     (
         "cuda_graph_usage",
         "runtime_mode, num_tokens, num_reqs, uniform, has_lora, replay_count",
-        "padded_tokens, actual_tokens, padding_pct, launch_host_us_mean, launch_host_us_p99, first_sec, last_sec, pid, rank",
+        "padded_tokens, actual_tokens, padding_pct, launch_host_us_mean, launch_host_us_p99, first_sec, last_sec, pid, rank, launches, eager_passes, eager_reason, token_replays, num_active_loras, \
+         uniform_token_count, max_query_len, num_ubatches, module, descriptor_source",
     ),
     (
         "kv_cache_usage",
@@ -22,7 +24,7 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "kv_cache_evictions",
         "timestamp_sec, lifetime_sec, idle_sec",
-        "block_id, pid, engine",
+        "block_id, pid, engine, pool",
     ),
     (
         "moe_expert_selection",
@@ -37,7 +39,7 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "forward_pass_timing",
         "timestamp_sec, phase, batch_size, num_tokens, forward_time_ms, throughput_tokens_per_sec",
-        "step, graph_mode, graph_launches, sync_wait_ms, gpu_time_ms, gpu_time_source, pid, rank",
+        "step, graph_mode, graph_launches, sync_wait_ms, gpu_time_ms, gpu_time_source, pid, rank, kernels, eager_reason",
     ),
     (
         "cpu_operations_timing",
@@ -62,7 +64,7 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "cuda_graph_timeline",
         "timestamp_sec, descriptor, duration_ms",
-        "",
+        "launches, num_tokens, pid, rank",
     ),
     (
         "request_lifecycle",

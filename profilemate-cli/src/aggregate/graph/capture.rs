@@ -1,6 +1,7 @@
 //! Captures: from begin to end on a thread, and what was captured.
 
 use super::descriptor::Descriptor;
+use super::exec::{Exec, Source};
 
 /// Captures of one thread that have begun, and methods that are entered, at most.
 const OPEN: usize = 16;
@@ -65,6 +66,21 @@ pub struct Capture {
     pub throwaway: Option<bool>,
     /// Graphs made.
     pub graphs: u64,
+}
+
+impl Clues {
+    /// What they say of the graph.
+    pub fn exec(&self) -> Option<Exec> {
+        let hinted = self.hint.as_ref().map(|hint| (hint, Source::Capture));
+        let decided = self
+            .decided
+            .as_ref()
+            .map(|decided| (decided, Source::Dispatch));
+        hinted.or(decided).map(|(descriptor, source)| Exec {
+            descriptor: descriptor.clone(),
+            source,
+        })
+    }
 }
 
 impl Capture {
@@ -144,20 +160,15 @@ impl Captures {
         });
     }
 
-    /// An executable graph was made of a graph. `false` if the graph is none of these.
-    pub fn instantiate(&mut self, graph: u64, exec: u64) -> bool {
+    /// An executable graph was made of a graph: of which capture, if of one of these.
+    pub fn instantiate(&mut self, graph: u64, exec: u64) -> Option<&Capture> {
         let capture = self
             .done
             .iter_mut()
             .rev()
-            .find(|capture| capture.graph == Some(graph));
-        match capture {
-            Some(capture) => {
-                capture.execs.push(exec);
-                true
-            }
-            None => false,
-        }
+            .find(|capture| capture.graph == Some(graph))?;
+        capture.execs.push(exec);
+        Some(capture)
     }
 
     /// A method that captures was entered.

@@ -52,7 +52,7 @@ impl Aggregator {
         }
         let libraries = &self.facts.libraries;
         if libraries.is_empty() {
-            let reason = "no process of the target has a CUDA library mapped";
+            let reason = "no process of the target has loaded a CUDA driver library";
             return Err(Coverage::new(Status::NotApplicable, reason));
         }
         let is_probed = libraries.values().any(|library| {

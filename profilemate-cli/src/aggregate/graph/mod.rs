@@ -172,17 +172,24 @@ impl Aggregator {
             }
             Function::GraphInstantiate if !failed => {
                 if let Some(exec) = call.out.filter(|&exec| exec != 0) {
-                    thread.captures.instantiate(call.args[1], exec);
-                    self.graphs.execs.forget(pid, exec);
+                    self.instantiated(call, call.args[1], exec);
                 }
             }
             Function::GraphExecUpdate if !failed => {
-                let exec = call.args[0];
-                thread.captures.instantiate(call.args[1], exec);
-                self.graphs.execs.forget(pid, exec);
+                self.instantiated(call, call.args[1], call.args[0]);
             }
             Function::GraphExecDestroy if !failed => self.graphs.execs.forget(pid, call.args[0]),
             _ => {}
+        }
+    }
+
+    /// `exec` is made of `graph` now. It can be launched before the method around its capture has told more of it.
+    fn instantiated(&mut self, call: &DriverCall, graph: u64, exec: u64) {
+        let thread = self.graphs.thread(call.pid, call.tid);
+        let capture = thread.captures.instantiate(graph, exec);
+        match capture.and_then(|capture| capture.clues.exec()) {
+            Some(known) => self.graphs.execs.learn(call.pid, exec, known),
+            None => self.graphs.execs.forget(call.pid, exec),
         }
     }
 
@@ -251,16 +258,7 @@ impl Aggregator {
         module: Option<String>,
         rows: &mut Rows,
     ) {
-        let clues = &capture.clues;
-        let hinted = clues.hint.as_ref().map(|hint| Exec {
-            descriptor: hint.clone(),
-            source: Source::Capture,
-        });
-        let decided = clues.decided.as_ref().map(|decided| Exec {
-            descriptor: decided.clone(),
-            source: Source::Dispatch,
-        });
-        let known = told.or(hinted).or(decided);
+        let known = told.or_else(|| capture.clues.exec());
         if known.is_none() {
             self.graphs.unexplained += 1;
         }

@@ -1,0 +1,249 @@
+//! vLLM's real graph classes over a stand-in for the driver, traced live: counts equal what the driver itself, vLLM's
+//! own counter and the program counted.
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use profilemate_tests::{Guard, Session, binary, cuda, root, vllm, wait_for};
+use serde_json::Value;
+
+/// What the program did, and what was traced of it.
+struct Run {
+    truth: Value,
+    session: Session,
+}
+
+/// Runs the program under the tracer; attached before it captures, or (`late`) after.
+fn traced(version: &str, late: bool) -> Option<Run> {
+    if !root() {
+        return None;
+    }
+    let python = vllm::python(version)?;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let log = std::fs::File::create(at("program.log")).unwrap();
+    let mut command = Command::new(python);
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/vllm/graphs.py"))
+        .arg("--library")
+        .arg(cuda::library())
+        .arg("--out")
+        .arg(at("truth.json"))
+        .arg("--ready")
+        .arg(at("ready"))
+        .arg("--go")
+        .arg(at("go"))
+        .args(late.then_some("--late"))
+        .stdout(log.try_clone().unwrap())
+        .stderr(Stdio::from(log));
+    let mut program = Guard::start(&mut command);
+    let text = |name: &str| std::fs::read_to_string(at(name)).unwrap_or_default();
+    wait_for("vLLM's import", Duration::from_secs(200), || {
+        assert!(
+            matches!(program.0.try_wait(), Ok(None)),
+            "{}",
+            text("program.log")
+        );
+        at("ready").exists()
+    });
+    let tracer_log = std::fs::File::create(at("tracer.log")).unwrap();
+    let mut tracer = Guard::start(
+        Command::new(binary())
+            .args([
+                "-vv",
+                "trace",
+                "--strict",
+                "--graph-timeline",
+                "--pid",
+                &program.pid().to_string(),
+            ])
+            .arg("--output")
+            .arg(at("sessions"))
+            .stdout(Stdio::null())
+            .stderr(tracer_log),
+    );
+    wait_for("the attach", Duration::from_secs(60), || {
+        assert!(
+            matches!(tracer.0.try_wait(), Ok(None)),
+            "{}",
+            text("tracer.log")
+        );
+        attached(&at("sessions"))
+    });
+    std::fs::write(at("go"), "").unwrap();
+    let code = program.wait(Duration::from_secs(120));
+    assert_eq!(code, 0, "{}", text("program.log"));
+    assert_eq!(
+        tracer.wait(Duration::from_secs(60)),
+        0,
+        "{}",
+        text("tracer.log")
+    );
+    let truth = serde_json::from_str(&text("truth.json")).unwrap();
+    let session = Session::only(&at("sessions"));
+    if !late {
+        let log = text("tracer.log");
+        assert!(
+            !log.contains("__call__ are counted"),
+            "no pass ended: {log}"
+        );
+    }
+    println!("{}", folder.keep().display());
+    Some(Run { truth, session })
+}
+
+/// Whether a session below `sessions` has attached a process and probes its driver.
+fn attached(sessions: &Path) -> bool {
+    let Ok(mut folders) = std::fs::read_dir(sessions) else {
+        return false;
+    };
+    let Some(Ok(folder)) = folders.next() else {
+        return false;
+    };
+    let Ok(text) = std::fs::read_to_string(folder.path().join("metadata.json")) else {
+        return false;
+    };
+    let metadata: Value = serde_json::from_str(&text).unwrap_or_default();
+    let has = |list: &str, of: &dyn Fn(&Value) -> bool| {
+        metadata[list]
+            .as_array()
+            .is_some_and(|list| list.iter().any(of))
+    };
+    has("processes", &|process| {
+        process["technique"] == "method_probes"
+    }) && has("libraries", &|library| {
+        library["sites"]
+            .as_array()
+            .is_some_and(|sites| !sites.is_empty())
+    })
+}
+
+/// A column of the program's counts.
+fn counts(truth: &Value, name: &str) -> BTreeMap<String, u64> {
+    let counts = truth[name].as_object().unwrap();
+    counts
+        .iter()
+        .map(|(key, count)| (key.clone(), count.as_u64().unwrap()))
+        .collect()
+}
+
+/// A column of `cuda_graph_usage.csv` by descriptor, as the program writes it.
+fn used(session: &Session, column: &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for row in session.rows("cuda_graph_usage") {
+        let key =
+            ["runtime_mode", "num_tokens", "num_reqs", "uniform"].map(|name| row[name].as_str());
+        *sums.entry(key.join("|")).or_default() += row[column].parse::<u64>().unwrap();
+    }
+    sums
+}
+
+fn assert_used(run: &Run) {
+    let Run { truth, session } = run;
+    for (ours, theirs) in [
+        ("replay_count", "replays"),
+        ("launches", "launches"),
+        ("actual_tokens", "batch_tokens"),
+        ("token_replays", "replays"),
+    ] {
+        assert_eq!(used(session, ours), counts(truth, theirs), "{ours}");
+    }
+    let launched: u64 = used(session, "launches").values().sum();
+    assert_eq!(
+        Some(launched),
+        truth["driver"]["cuGraphLaunch"].as_u64(),
+        "the driver's own count"
+    );
+    let replays: u64 = used(session, "replay_count").values().sum();
+    assert_eq!(session.rows("cuda_graph_timeline").len() as u64, replays);
+    for row in session.rows("cuda_graph_usage") {
+        assert_eq!(row["rank"], "1", "{row:?}");
+        assert!(
+            !row["launch_host_us_mean"].is_empty() && !row["launch_host_us_p99"].is_empty(),
+            "{row:?}"
+        );
+    }
+    let driver = &session.metadata["ledger"]["driver"];
+    assert_eq!(driver["fired_not_accounted"], 0, "{driver}");
+    assert_eq!(driver["lost"], 0, "{driver}");
+    assert_eq!(driver["received"], driver["submitted"], "{driver}");
+}
+
+fn assert_captured(run: &Run) {
+    let Run { truth, session } = run;
+    let rows = session.rows("cuda_graph_captures");
+    let mut captured: BTreeMap<String, u64> = BTreeMap::new();
+    for row in &rows {
+        assert_eq!(row["outcome"], "captured", "{row:?}");
+        assert_eq!(row["descriptor_source"], "method", "{row:?}");
+        assert!(
+            row["graph_exec"].starts_with("0x") && !row["duration_ms"].is_empty(),
+            "{row:?}"
+        );
+        assert_eq!(
+            row["module"].starts_with("piece "),
+            row["runtime_mode"] == "PIECEWISE",
+            "{row:?}"
+        );
+        let key = [
+            "runtime_mode",
+            "num_tokens",
+            "num_reqs",
+            "uniform",
+            "throwaway",
+        ];
+        *captured
+            .entry(key.map(|name| row[name].as_str()).join("|"))
+            .or_default() += 1;
+    }
+    assert_eq!(captured, counts(truth, "captures"));
+    assert_eq!(
+        Some(rows.len() as u64),
+        truth["driver"]["cuStreamBeginCapture_v2"].as_u64(),
+        "the driver's own count"
+    );
+    if truth["second_counts"] == true {
+        let kept = rows.iter().filter(|row| row["throwaway"] != "True").count() as u64;
+        assert_eq!(Some(kept), truth["counter"].as_u64(), "vLLM's own count");
+        assert_eq!(
+            Some(rows.len() as u64 - kept),
+            truth["thrown_away"].as_u64()
+        );
+    }
+}
+
+#[test]
+fn captures_and_replays_equal_what_was_done() {
+    let Some(run) = traced("0.32.0", false) else {
+        return;
+    };
+    assert_captured(&run);
+    assert_used(&run);
+    for table in ["cuda_graph_captures", "cuda_graph_usage"] {
+        let coverage = &run.session.metadata["tables"][table]["coverage"];
+        assert_eq!(coverage["status"], "observed", "{coverage}");
+    }
+}
+
+#[test]
+fn attached_after_the_captures_replays_are_known_by_their_decisions() {
+    let Some(run) = traced("0.32.0", true) else {
+        return;
+    };
+    assert_eq!(run.session.rows("cuda_graph_captures").len(), 0);
+    assert_used(&run);
+    let coverage = &run.session.metadata["tables"]["cuda_graph_captures"]["coverage"];
+    assert_eq!(coverage["status"], "partial", "{coverage}");
+}
+
+#[test]
+fn an_older_vllm_equals_what_was_done() {
+    let Some(run) = traced("0.17.1", false) else {
+        return;
+    };
+    assert_captured(&run);
+    assert_used(&run);
+}
