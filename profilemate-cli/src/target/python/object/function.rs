@@ -167,18 +167,17 @@ impl<M: ReadBytes> Objects<'_, M> {
         let offsets = &self.layout.offsets.code;
         let tuple = |at: u64| self.tuple(self.pointer(code.checked_add(at)?)?, NAMES);
         let names = tuple(offsets.locals)?;
-        let kinds: Vec<u8>;
         let mut all = names;
-        if self.layout.offsets.old_keys {
+        let kinds: Vec<u8> = if self.layout.offsets.old_keys {
             let plain = all.len();
             all.extend(tuple(offsets.free.checked_add(CELLS_AFTER_FREE)?)?);
             all.extend(tuple(offsets.free)?);
-            kinds = (0..all.len())
+            (0..all.len())
                 .map(|index| if index < plain { 0 } else { KIND_CELL })
-                .collect();
+                .collect()
         } else {
-            kinds = self.bytes(self.pointer(code.checked_add(offsets.free)?)?, NAMES)?;
-        }
+            self.bytes(self.pointer(code.checked_add(offsets.free)?)?, NAMES)?
+        };
         let variables = all.iter().zip(kinds).zip(0u32..);
         variables
             .filter(|((_, kind), _)| kind & KIND_HIDDEN == 0)
