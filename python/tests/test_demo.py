@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import ctypes
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ DEMO = pathlib.Path(__file__).resolve().parent.parent / "demo"
 sys.path.insert(0, str(DEMO))
 
 if sys.version_info >= (3, 10):
-    from profilemate_demo import model, workload
+    from profilemate_demo import driver, model, workload
     from vllm.config import CacheConfig, SchedulerConfig, VllmConfig
     from vllm.sampling_params import SamplingParams
     from vllm.v1.core.block_pool import BlockPool
@@ -170,6 +171,27 @@ class ServerTest(unittest.TestCase):
             run = Run(self, *options)
             output, _ = run.child.communicate(timeout=30)
             self.assertEqual(run.child.returncode, 2, output)
+
+
+@unittest.skipIf(sys.version_info < (3, 10), "the demo needs Python 3.10")
+class DriverTest(unittest.TestCase):
+    def test_the_library_loads_and_gives_out_handles(self):
+        library = driver.load()
+        if library is None:
+            self.skipTest("not for this machine")
+        made = []
+        for _ in range(2):
+            graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+            self.assertEqual(library.cuStreamBeginCapture_v2(None, 1), 0)
+            self.assertEqual(library.cuStreamEndCapture(None, ctypes.byref(graph)), 0)
+            self.assertEqual(
+                library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_uint64(0)), 0
+            )
+            self.assertEqual(library.cuGraphLaunch(executable, None), 0)
+            made += [graph.value, executable.value]
+        self.assertEqual(len(set(made)), 4)
+        for name in driver.FUNCTIONS:
+            self.assertTrue(hasattr(library, name), name)
 
 
 class OldPythonTest(unittest.TestCase):

@@ -94,7 +94,7 @@ pub struct Common {
     /// Leave this table out, and the methods that only it needs. Repeatable.
     #[arg(long, value_name = "TABLE", value_parser = table)]
     pub without: Vec<String>,
-    /// Also write a row for each replay of a CUDA graph to cuda_graph_timeline.csv: one or more a step.
+    /// Also write a row for each replay of a CUDA graph to `cuda_graph_timeline.csv`: one or more a step.
     #[arg(long)]
     pub graph_timeline: bool,
     /// On stdout, print each call of a --method as a JSON line, and at the end (or with --dry-run) JSON instead of text.

@@ -39,6 +39,7 @@ pub const HELPER: &[File] = files! { "profilemate_helper":
 pub const DEMO: &[File] = files! { "demo":
     "profilemate_demo/__init__.py",
     "profilemate_demo/__main__.py",
+    "profilemate_demo/driver.py",
     "profilemate_demo/inference.py",
     "profilemate_demo/model.py",
     "profilemate_demo/process.py",

@@ -11,6 +11,10 @@ use crate::cli::args::Touch;
 
 /// What a session is asked to do.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub struct Options {
     /// Root processes of the target.
     pub roots: BTreeSet<u32>,

@@ -11,6 +11,7 @@
 
 pub(crate) mod driver;
 pub(crate) mod encode;
+pub(crate) mod graphs;
 pub(crate) mod server;
 pub(crate) mod story;
 pub(crate) mod tables;

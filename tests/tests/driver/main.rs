@@ -15,6 +15,44 @@ use profilemate_tests::cuda::{self, Caller};
 use profilemate_tests::root;
 use rig::Rig;
 
+/// The library that the demo target writes for itself.
+#[test]
+fn the_demo_targets_driver_is_probed_like_a_real_one() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libcuda.so.1");
+    let script = "import sys; from profilemate_demo import driver; open(sys.argv[1], 'wb').write(driver.image())";
+    let status = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(&path)
+        .env("PYTHONPATH", profilemate_tests::demo::FOLDER)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let mut caller = Caller::start(&path);
+    let mut rig = Rig::new(1 << 16);
+    let (link, plan) = rig.attach(&path, caller.pid());
+    assert!(plan.refused.is_empty() && plan.sites.len() > 8, "{plan:?}");
+    for what in [
+        "cuStreamBeginCapture_v2 1 0 1",
+        "cuStreamEndCapture 1 0 @0",
+        "cuGraphInstantiateWithFlags 1 @1 *0 0",
+        "cuGraphLaunch 30 *1 0",
+        "cuStreamSynchronize 2 0",
+    ] {
+        assert_eq!(caller.call(what).0, 0, "{what}");
+    }
+    detach_drivers(vec![link]);
+    let made = rig.told(Function::GraphInstantiate)[0];
+    let launches = rig.told(Function::GraphLaunch);
+    assert_eq!(launches.len(), 30);
+    assert!(made.out != 0 && launches.iter().all(|launch| launch.args[0] == made.out));
+    assert_eq!(rig.calls()[&Function::StreamSynchronize], 2);
+    rig.assert_exact();
+}
+
 /// Captures a graph of three nodes and launches it twelve times; the stand-in's places 0 and 1 hold graph and exec. Each
 /// call with its result.
 const STORY: [(&str, i32); 20] = [

@@ -104,7 +104,7 @@ impl Descriptor {
 
     /// Whether both can be of the same graph: equal where both are known, and mode and tokens are not both unknown.
     pub fn fits(&self, other: &Self) -> bool {
-        fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+        fn agree<T: PartialEq + Copy>(one: Option<T>, other: Option<T>) -> bool {
             one.is_none() || other.is_none() || one == other
         }
         self.part == other.part

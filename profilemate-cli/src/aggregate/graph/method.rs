@@ -234,9 +234,7 @@ impl Aggregator {
     }
 }
 
-fn encoder(descriptor: Descriptor) -> Descriptor {
-    Descriptor {
-        part: Some("encoder"),
-        ..descriptor
-    }
+fn encoder(mut descriptor: Descriptor) -> Descriptor {
+    descriptor.part = Some("encoder");
+    descriptor
 }

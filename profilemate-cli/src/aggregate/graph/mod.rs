@@ -5,6 +5,7 @@ mod coverage;
 pub mod decision;
 pub mod descriptor;
 pub mod exec;
+mod forward;
 pub mod method;
 pub mod pass;
 pub mod replay;
@@ -22,7 +23,7 @@ pub(super) use method::Part;
 use capture::Capture;
 use descriptor::{Descriptor, Mode};
 use exec::{Exec, Execs, Source};
-use pass::{Log, Passes, Seen as Told, What};
+use pass::{Passes, Seen as Told, What};
 use replay::{Launch, Replay};
 use stream::Streams;
 use thread::Thread;
@@ -35,7 +36,6 @@ use crate::table::cell::{Millis, Stamp};
 use crate::table::cuda_graph_captures::CudaGraphCapture;
 use crate::table::cuda_graph_timeline::CudaGraphReplay;
 use crate::table::cuda_graph_usage::CudaGraphUse;
-use crate::table::forward_pass_timing::ForwardPass;
 
 /// Threads remembered, at most; beyond, all are forgotten.
 const THREADS: usize = 16_384;
@@ -376,83 +376,5 @@ impl Aggregator {
         for (pid, replay) in replays {
             self.replayed(*pid, replay, rows);
         }
-    }
-
-    /// A forward pass of thread `tid`, from `start_ns` to `end_ns`, has ended; its row follows when it is complete.
-    pub(super) fn pass(
-        &mut self,
-        mut row: ForwardPass,
-        tid: u32,
-        (start_ns, end_ns): (u64, u64),
-        rows: &mut Rows,
-    ) {
-        let pid = row.pid;
-        let decision = self.end_pass(pid, tid, start_ns, rows);
-        if let Some(decision) = &decision {
-            row.graph_mode = decision.descriptor.mode.map(Mode::name);
-            row.eager_reason = decision.reason;
-            if decision.descriptor.mode == Some(Mode::None) {
-                let tokens = row.num_tokens.and_then(|tokens| u64::try_from(tokens).ok());
-                self.graphs
-                    .usage
-                    .eager(pid, decision.reason, tokens, start_ns);
-            }
-        }
-        if !self.graphs.is_capturing(pid) {
-            self.graphs.windows.close(pid);
-        }
-        let called = self.graphs.called.contains(&pid);
-        let launches = self.is_probed(pid, Function::GraphLaunch, false);
-        if !called && !launches {
-            rows.put(row);
-            return;
-        }
-        let syncs = [Function::StreamSynchronize, Function::EventSynchronize]
-            .iter()
-            .any(|&function| self.is_probed(pid, function, true));
-        let work = self.graphs.thread(pid, tid).log.pass(start_ns, end_ns);
-        row.graph_launches = launches.then_some(work.launches);
-        row.kernels = work
-            .kernels
-            .filter(|_| self.is_probed(pid, Function::KernelLaunch, false));
-        let passes = self.graphs.passes.entry(pid).or_default();
-        passes.push(row, tid, end_ns, work, syncs);
-        self.release_passes(end_ns.saturating_sub(super::HOLD_NS), rows);
-    }
-
-    /// A pass has ended that has no row: what was decided and launched in it is not the next one's.
-    pub(super) fn end_pass(
-        &mut self,
-        pid: u32,
-        tid: u32,
-        start_ns: u64,
-        rows: &mut Rows,
-    ) -> Option<decision::Decision> {
-        let (decision, replay) = self.graphs.threads.get_mut(&(pid, tid))?.pass(start_ns);
-        if let Some(replay) = replay {
-            self.replayed(pid, &replay, rows);
-        }
-        decision
-    }
-
-    fn release_passes(&mut self, old_ns: u64, rows: &mut Rows) {
-        let threads = &self.graphs.threads;
-        for (&pid, passes) in &mut self.graphs.passes {
-            let log = |tid| -> Option<&Log> { threads.get(&(pid, tid)).map(|thread| &thread.log) };
-            for row in passes.release(old_ns, log) {
-                rows.put(row);
-            }
-        }
-    }
-
-    /// Whether calls of a driver function of this process are told (or counted), with their ends if asked.
-    fn is_probed(&self, pid: u32, function: Function, ends: bool) -> bool {
-        self.facts.libraries.values().any(|library| {
-            library.pids.contains(&pid)
-                && library
-                    .sites
-                    .iter()
-                    .any(|site| site.function == function as u8 && (site.with_return || !ends))
-        })
     }
 }

@@ -1,3 +1,5 @@
+//! Tables of real and made-up prologues, and properties over any bytes.
+
 use super::*;
 use proptest::prelude::*;
 
