@@ -30,7 +30,8 @@ pub use start::folder;
 pub use trouble::Trouble;
 
 use pump::Pump;
-use tracker::{Progress, Tracker};
+use tracked::Progress;
+use tracker::Tracker;
 
 /// Time between polls while a young process may still import what is looked for.
 const POLL_YOUNG: Duration = Duration::from_millis(100);

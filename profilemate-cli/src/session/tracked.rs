@@ -11,7 +11,7 @@ use super::walks::Walks;
 use crate::catalog::Method;
 use crate::cli::Exit;
 use crate::event::{self, Note};
-use crate::plan::ProcessPlan;
+use crate::plan::{MethodState, ProcessPlan};
 use crate::target::process::Seen;
 use crate::target::role::{self, Role};
 use crate::touch::Serving;
@@ -24,6 +24,15 @@ const SELDOM: Duration = Duration::from_secs(1);
 const LACKING: Duration = Duration::from_millis(300);
 /// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
 const SETTLED: Duration = Duration::from_mins(1);
+
+/// What a poll found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Processes are attached, or may yet be.
+    Going,
+    /// No process of the target is left.
+    Ended,
+}
 
 /// One process and where we stand with it.
 pub(super) struct Tracked {
@@ -129,6 +138,26 @@ impl Tracked {
         if self.noted.as_ref() != Some(&note) {
             notes.send(Note::Process(note.clone()));
             self.noted = Some(note);
+        }
+    }
+
+    /// Tells the stream which of its methods are not bound, and why.
+    pub(super) fn tell_unbound(&self, notes: &Notes) {
+        for method in &self.plan.methods {
+            if let MethodState::Unbound(reason) = &method.state {
+                if method.is_users() {
+                    log::warn!(
+                        "process {}: {} is not bound: {reason}",
+                        self.seen.pid,
+                        method.qualname
+                    );
+                }
+                notes.send(Note::Unbound {
+                    pid: self.seen.pid,
+                    method: method.id.clone(),
+                    reason: reason.clone(),
+                });
+            }
         }
     }
 

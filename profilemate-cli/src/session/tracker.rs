@@ -9,16 +9,16 @@ use super::drivers::Drivers;
 use super::look::{self, Ready, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
-use super::tracked::Tracked;
+use super::tracked::{Progress, Tracked};
 use super::trouble::Trouble;
-use super::walks::{self, Walks};
+use super::walks;
 use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::event::{Ledger, Note};
 use crate::helper;
-use crate::plan::{MethodState, ProcessPlan, Technique};
+use crate::plan::{ProcessPlan, Technique};
 use crate::sys::clock;
 use crate::target::process::{self, Seen};
 use crate::target::role::{self, Role};
@@ -41,15 +41,6 @@ pub(super) struct Tracker {
     processes: BTreeMap<u32, Tracked>,
     next_page: u16,
     next_program: u32,
-}
-
-/// What a poll found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Processes are attached, or may yet be.
-    Going,
-    /// No process of the target is left.
-    Ended,
 }
 
 impl Tracker {
@@ -202,7 +193,7 @@ impl Tracker {
             self.drivers.forget(pid);
             if let Some(mut tracked) = self.processes.remove(&pid) {
                 log::info!("process {pid} ended");
-                self.end_walks(&mut tracked);
+                walks::end(&mut tracked, self.kernel.as_mut());
                 if tracked.noted.is_some() {
                     let at_ns = clock::monotonic_ns();
                     self.notes.send(Note::ProcessEnded {
@@ -233,9 +224,7 @@ impl Tracker {
             tracked.runtime = None;
             tracked.trouble = None;
             tracked.attachment = None;
-            if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
-                walks.end(kernel);
-            }
+            walks::end(tracked, self.kernel.as_mut());
             tracked.serving = None;
             tracked.since = now;
             tracked.grown &= tracked.fresh;
@@ -344,7 +333,8 @@ impl Tracker {
         }
         let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
-        if self.walks(tracked, &runtime) {
+        let calls = self.kernel.is_some() && self.drivers.probes(pid);
+        if walks::wanted(tracked, &runtime, self.options.touch, calls) {
             return self.walk(tracked, &runtime, role);
         }
         let first = tracked.attachment.is_none();
@@ -370,23 +360,9 @@ impl Tracker {
         }
         self.bind(tracked, &found.ready, stand_ins.is_some())?;
         if first {
-            self.tell_unbound(tracked);
+            tracked.tell_unbound(&self.notes);
         }
         Ok(())
-    }
-
-    /// Whether the stacks of a process are walked: where nothing may be written into it, and where nothing can be
-    /// (CPython 3.11 without a helper) but driver functions are called that walks can begin at.
-    fn walks(&self, tracked: &Tracked, runtime: &Runtime) -> bool {
-        self.options.touch == Touch::None
-            || tracked.walks.is_some()
-            || (self.options.touch == Touch::Probes
-                && self.kernel.is_some()
-                && tracked.attachment.is_none()
-                && !runtime.layout.honours_vectorcall()
-                && self.drivers.probes(tracked.seen.pid)
-                && attachment::stand_ins(tracked.seen.pid).is_none()
-                && matches!(Resident::find(tracked.seen.pid), Ok(None)))
     }
 
     /// Has the stacks of a process walked, or looks for what was not imported yet.
@@ -396,63 +372,15 @@ impl Tracker {
         runtime: &Runtime,
         role: Role,
     ) -> Result<(), Trouble> {
-        tracked.plan.technique = Technique::StackWalks;
-        let Some(kernel) = &mut self.kernel else {
-            let frames = walks::wish(&self.catalog, &self.options, role, runtime)?;
-            tracked.plan.frames = walks::plans(runtime, &frames);
-            return Ok(());
-        };
-        if tracked.walks.is_none() {
-            let frames = walks::wish(&self.catalog, &self.options, role, runtime)?;
-            if !walks::any_imported(runtime, &frames) {
-                return Err(Trouble::passing(
-                    Exit::NoTarget,
-                    "none of the functions is imported whose frames are looked for",
-                ));
-            }
-            if self.next_page >= PAGES {
-                return Err(Trouble::lasting(
-                    Exit::Failed,
-                    format!("more than {PAGES} processes are attached"),
-                ));
-            }
-            let pid = tracked.seen.pid;
-            // Opened anew, as in `begin`.
-            let opened = Runtime::open(pid)?;
-            tracked.walks = Some(Walks::begin(pid, &opened, self.next_page, frames, kernel)?);
-            self.next_page += 1;
-            tracked.note(&self.notes);
-        }
-        let Some(walks) = &mut tracked.walks else {
-            return Ok(());
-        };
-        if walks.missing().is_empty() || !walks::any_imported(runtime, walks.missing()) {
-            return Ok(());
-        }
-        let mut context = Context {
+        let context = self.kernel.as_mut().map(|kernel| Context {
             kernel,
             links: &mut self.links,
             notes: &self.notes,
             next_program: &mut self.next_program,
             site: self.site,
-        };
-        let plans = walks.bind(runtime, &mut context)?;
-        log::info!(
-            "process {}: its stacks are walked for frames of {} functions",
-            tracked.seen.pid,
-            plans
-                .iter()
-                .filter(|plan| plan.state == MethodState::Ready)
-                .count()
-        );
-        tracked.plan.take_frames(plans);
-        Ok(())
-    }
-
-    fn end_walks(&mut self, tracked: &mut Tracked) {
-        if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
-            walks.end(kernel);
-        }
+        });
+        let wish = || walks::wish(&self.catalog, &self.options, role, runtime);
+        walks::follow(tracked, runtime, wish, context, &mut self.next_page)
     }
 
     /// Has the helper that is resident in a process, if there is one, bind what it is needed for. Gives whether it
@@ -593,25 +521,6 @@ impl Tracker {
         Ok(())
     }
 
-    fn tell_unbound(&self, tracked: &Tracked) {
-        for method in &tracked.plan.methods {
-            if let MethodState::Unbound(reason) = &method.state {
-                if method.is_users() {
-                    log::warn!(
-                        "process {}: {} is not bound: {reason}",
-                        tracked.seen.pid,
-                        method.qualname
-                    );
-                }
-                self.notes.send(Note::Unbound {
-                    pid: tracked.seen.pid,
-                    method: method.id.clone(),
-                    reason: reason.clone(),
-                });
-            }
-        }
-    }
-
     /// Lets calls that matter only while graphs can be captured be counted in the processes that are `serving`, and be
     /// recorded in the others.
     pub(super) fn adapt(&mut self, serving: &BTreeSet<u32>) {
@@ -676,9 +585,7 @@ impl Tracker {
         // Dropping the pages gives their locks back.
         for (pid, tracked) in &mut self.processes {
             tracked.attachment = None;
-            if let (Some(walks), Some(kernel)) = (tracked.walks.take(), &mut self.kernel) {
-                walks.end(kernel);
-            }
+            walks::end(tracked, self.kernel.as_mut());
             if let Some(serving) = tracked.serving.take()
                 && !serving.release()
             {

@@ -1,19 +1,22 @@
 //! The walks of one process's stacks: nothing in it is written, stopped or mapped.
 
-use super::attachment::Context;
+use super::attachment::{self, Context};
 use super::look::{self, Runtime};
 use super::options::Options;
+use super::tracked::Tracked;
 use super::trouble::Trouble;
-use crate::attach::Kernel;
+use crate::attach::{Kernel, PAGES};
 use crate::catalog::{self, Catalog, Frame};
 use crate::cli::Exit;
+use crate::cli::args::Touch;
 use crate::event::{self, NO_SLOT, Note};
-use crate::plan::{FramePlan, MethodState};
+use crate::plan::{FramePlan, MethodState, Technique};
 use crate::target::python::{
     Compiled, Compiler, Function, Interned, ProcessMemory, ResolveError, Resolver, StackError,
     assemble, find_stack,
 };
 use crate::target::role::Role;
+use crate::touch::Resident;
 
 /// Walks of the stacks of one process.
 pub(super) struct Walks {
@@ -126,6 +129,81 @@ struct Looked {
     plan: FramePlan,
     function: Option<Function>,
     fields: Vec<(event::Field, Compiled)>,
+}
+
+/// Whether the stacks of a process are walked: where nothing may be written into it, and where nothing can be (CPython
+/// 3.11 without a helper) but it calls driver functions that walks can begin at (`calls`).
+pub(super) fn wanted(tracked: &Tracked, runtime: &Runtime, touch: Touch, calls: bool) -> bool {
+    let pid = tracked.seen.pid;
+    touch == Touch::None
+        || tracked.walks.is_some()
+        || (touch == Touch::Probes
+            && calls
+            && tracked.attachment.is_none()
+            && !runtime.layout.honours_vectorcall()
+            && attachment::stand_ins(pid).is_none()
+            && matches!(Resident::find(pid), Ok(None)))
+}
+
+/// Has the stacks of a process walked, or looks for what was not imported yet. Without a `context` for the plan only.
+pub(super) fn follow(
+    tracked: &mut Tracked,
+    runtime: &Runtime,
+    wish: impl Fn() -> Result<Vec<Frame>, Trouble>,
+    context: Option<Context<'_>>,
+    next_page: &mut u16,
+) -> Result<(), Trouble> {
+    tracked.plan.technique = Technique::StackWalks;
+    let Some(mut context) = context else {
+        tracked.plan.frames = plans(runtime, &wish()?);
+        return Ok(());
+    };
+    let walks = match &mut tracked.walks {
+        Some(walks) => walks,
+        none => {
+            let frames = wish()?;
+            if !any_imported(runtime, &frames) {
+                return Err(Trouble::passing(
+                    Exit::NoTarget,
+                    "none of the functions is imported whose frames are looked for",
+                ));
+            }
+            if *next_page >= PAGES {
+                return Err(Trouble::lasting(
+                    Exit::Failed,
+                    format!("more than {PAGES} processes are attached"),
+                ));
+            }
+            // Opened anew: an interpreter that was only starting has types now that it had not then.
+            let pid = tracked.seen.pid;
+            let opened = Runtime::open(pid)?;
+            let begun = Walks::begin(pid, &opened, *next_page, frames, context.kernel)?;
+            *next_page += 1;
+            none.insert(begun)
+        }
+    };
+    if walks.missing().is_empty() || !any_imported(runtime, walks.missing()) {
+        return Ok(());
+    }
+    let plans = walks.bind(runtime, &mut context)?;
+    log::info!(
+        "process {}: its stacks are walked for frames of {} functions",
+        tracked.seen.pid,
+        plans
+            .iter()
+            .filter(|plan| plan.state == MethodState::Ready)
+            .count()
+    );
+    tracked.plan.take_frames(plans);
+    tracked.note(context.notes);
+    Ok(())
+}
+
+/// Ends the walks of a process, if its stacks are walked.
+pub(super) fn end(tracked: &mut Tracked, kernel: Option<&mut Kernel>) {
+    if let (Some(walks), Some(kernel)) = (tracked.walks.take(), kernel) {
+        walks.end(kernel);
+    }
 }
 
 /// The frames to look for in a process.
