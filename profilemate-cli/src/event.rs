@@ -67,6 +67,8 @@ pub enum Note {
     },
     /// A CUDA library in which driver functions are probed, or why not.
     Library(Library),
+    /// Frames of a function are looked for on the stacks of a process's threads.
+    Walk(Walk),
     /// Last frame.
     Ended {
         /// `CLOCK_MONOTONIC`.
@@ -147,6 +149,9 @@ pub struct Method {
     pub mode: u32,
 }
 
+/// [`Program::slot`] of a program that reads frames and no calls.
+pub const NO_SLOT: u8 = u8::MAX;
+
 /// How the records of one compiled program are read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Program {
@@ -154,7 +159,7 @@ pub struct Program {
     pub id: u32,
     /// Marker page.
     pub page: u16,
-    /// Slot.
+    /// Slot; [`NO_SLOT`] for the program of a frame.
     pub slot: u8,
     /// Address of `None` in the process, to tell a `None` result.
     pub none: u64,
@@ -203,6 +208,21 @@ pub enum Shape {
     Pairs,
     /// Numbers of a tensor.
     Tensor,
+}
+
+/// A function whose frames are told where a walk of the stack finds them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Walk {
+    /// Process.
+    pub pid: u32,
+    /// The program that reads its frames: what [`Frame::program`] says.
+    pub program: u32,
+    /// Catalogue id, such as `frame.execute_model`.
+    pub id: String,
+    /// Python module.
+    pub module: String,
+    /// Qualified name in the module.
+    pub qualname: String,
 }
 
 /// A file with driver functions (`libcuda`, or `libcudart` where the driver is not entered) that the target maps.
@@ -309,6 +329,33 @@ pub enum Event {
     Call(Call),
     /// A call of a CUDA driver function.
     Driver(DriverCall),
+    /// A Python frame around a call of a C function.
+    Frame(Frame),
+}
+
+/// A Python frame that a walk of the stack found around a call of a C function, or why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The driver function; `None` for another C function.
+    pub function: Option<Function>,
+    /// When that was called: [`DriverCall::entry_ns`] of its call.
+    pub entry_ns: u64,
+    /// How the walk ended: one of the `OUTCOME_*` of [`profilemate_common::walk`].
+    pub outcome: u8,
+    /// Catalogued frames further in, told before this one.
+    pub order: u32,
+    /// The frame's address: the same as long as its call lasts, and used again later.
+    pub frame: u64,
+    /// Where its code stands.
+    pub instruction: u64,
+    /// The program that its fields were read by; 0 if none was found.
+    pub program: u32,
+    /// The fields, in the order of the program.
+    pub fields: Vec<Value>,
 }
 
 /// A call of a CUDA driver function.

@@ -14,3 +14,4 @@ pub mod page;
 pub mod path;
 pub mod python;
 pub mod record;
+pub mod walk;

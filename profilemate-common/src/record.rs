@@ -114,6 +114,8 @@ pub struct TensorHead {
     /// Length of its last dimension.
     pub columns: u32,
 }
+/// The value was another when it was read again: other threads were at work on it.
+pub const STATUS_CHANGED: u8 = 14;
 
 /// Head of a collection in the blob; its items follow at once, each of the size that its leaf says
 /// ([`crate::path::Leaf`]).

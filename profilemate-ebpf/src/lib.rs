@@ -15,15 +15,37 @@ pub const METHOD_CALLED: &str = "method_called";
 
 /// The program that reads an event's fields; never attached itself.
 pub const FIELDS_READ: &str = "fields_read";
+/// The uprobe program that walks the Python stack at any C function.
+pub const STACK_PROBED: &str = "stack_probed";
+/// The program that looks for the next catalogued frame; never attached itself.
+pub const STACK_WALKED: &str = "stack_walked";
+/// The program that ends the reading of a frame; never attached itself.
+pub const FRAME_READ: &str = "frame_read";
 /// The uprobe program for CUDA driver functions: counts their calls, or tells when they begin.
 pub const DRIVER_CALLED: &str = "driver_called";
 /// The uretprobe program for driver functions whose end is told.
 pub const DRIVER_RETURNED: &str = "driver_returned";
 /// The programs that the loader loads as they are. Those of the driver probes are loaded for the way in which the
 /// kernel can attach them.
-pub const METHOD_PROGRAMS: [&str; 2] = [METHOD_CALLED, FIELDS_READ];
+pub const METHOD_PROGRAMS: [&str; 5] = [
+    METHOD_CALLED,
+    FIELDS_READ,
+    STACK_PROBED,
+    STACK_WALKED,
+    FRAME_READ,
+];
 /// All programs of the object.
-pub const PROGRAM_NAMES: [&str; 4] = [METHOD_CALLED, FIELDS_READ, DRIVER_CALLED, DRIVER_RETURNED];
+pub const PROGRAM_NAMES: [&str; 7] = [
+    METHOD_CALLED,
+    FIELDS_READ,
+    STACK_PROBED,
+    STACK_WALKED,
+    FRAME_READ,
+    DRIVER_CALLED,
+    DRIVER_RETURNED,
+];
+/// The programs that others go on in, by their entry of [`PARTS`].
+pub const PART_NAMES: [&str; PART_COUNT as usize] = [FIELDS_READ, STACK_WALKED, FRAME_READ];
 
 /// The ring buffer of records; the loader sets its size.
 pub const EVENTS: &str = "EVENTS";
@@ -37,8 +59,29 @@ pub const LAYOUTS: &str = "LAYOUTS";
 pub const COUNTS_MAP: &str = "COUNTS";
 /// Array in which records are made; user space leaves it alone.
 pub const WORKPLACES: &str = "WORKPLACES";
-/// Program array: the loader puts [`FIELDS_READ`] into entry 0.
+/// Program array: the loader puts [`PART_NAMES`] into it.
 pub const PARTS: &str = "PARTS";
+/// Hash of `walk::StackLayout` by process (tgid): the processes whose stacks are walked.
+pub const STACKS: &str = "STACKS";
+/// Hash of `u32` by `walk::Target`: an index into [`PROGRAMS`], with `walk::TARGET_LAST`.
+pub const TARGETS: &str = "TARGETS";
+/// When each thread's stack was walked last; user space leaves it alone.
+pub const WALKED: &str = "WALKED";
+
+/// Entry of [`PARTS`]: [`FIELDS_READ`].
+pub const PART_FIELDS: u32 = 0;
+/// Entry of [`PARTS`]: [`STACK_WALKED`].
+pub const PART_STACK: u32 = 1;
+/// Entry of [`PARTS`]: [`FRAME_READ`].
+pub const PART_FRAME: u32 = 2;
+/// Entries of [`PARTS`].
+pub const PART_COUNT: u32 = 3;
+/// Processes whose stacks are walked, at most.
+pub const STACK_COUNT: u32 = PAGE_COUNT;
+/// Catalogued code objects of all processes, at most.
+pub const TARGET_COUNT: u32 = 1024;
+/// Threads whose last walk is remembered.
+pub const WALKED_COUNT: u32 = 4096;
 /// Hash of `driver::Thread` by thread id: threads that called driver functions. User space takes out those that ended.
 pub const THREADS: &str = "THREADS";
 /// Array with one empty `driver::Thread`, from which new entries of [`THREADS`] are made; user space leaves it alone.
@@ -46,7 +89,7 @@ pub const NEW_THREAD: &str = "NEW_THREAD";
 /// Per-CPU array of `u64`, indexed by `driver::Function`: calls of driver functions.
 pub const DRIVER_CALLS: &str = "DRIVER_CALLS";
 /// All maps of the object.
-pub const MAPS: [&str; 10] = [
+pub const MAPS: [&str; 13] = [
     EVENTS,
     SLOTS,
     PROGRAMS,
@@ -57,6 +100,9 @@ pub const MAPS: [&str; 10] = [
     THREADS,
     NEW_THREAD,
     DRIVER_CALLS,
+    STACKS,
+    TARGETS,
+    WALKED,
 ];
 
 /// Threads that call driver functions, at most, of those that have not ended.

@@ -194,7 +194,8 @@ impl Aggregator {
         if table == "methods" && needs.is_empty() {
             return Coverage::new(Status::NotApplicable, "no method was given with --method");
         }
-        let has_needs = feed.is_none_or(|feed| !feed.needs.is_empty());
+        let walks = self.walk_gaps(table).is_some();
+        let has_needs = !walks && feed.is_none_or(|feed| !feed.needs.is_empty());
         if has_needs && !needs.iter().any(|id| facts.bound.contains_key(id)) && rows == 0 {
             return Coverage::new(Status::NotObservable, self.why_unbound(&needs));
         }
@@ -202,11 +203,14 @@ impl Aggregator {
             Ok(gaps) => gaps,
             Err(coverage) => return coverage,
         };
-        for id in &needs {
+        let walked = self.walk_gaps(table);
+        let probed = walked.is_none();
+        gaps.extend(walked.into_iter().flatten());
+        for id in needs.iter().filter(|_| probed) {
             gaps.extend(unbound_beside(facts, &self.processes, id));
         }
         for &id in feed.map_or(&[][..], |feed| feed.wants) {
-            if !facts.bound.contains_key(id) {
+            if probed && !facts.bound.contains_key(id) {
                 gaps.push(self.why_unbound(&words(&[id])));
             }
         }

@@ -4,7 +4,7 @@ use profilemate_common::record::{
     STATUS_NO_RESULT, STATUS_NOT_PASSED, STATUS_TRUNCATED, STATUS_UNSET,
 };
 
-use crate::event::{Call, Program, Value};
+use crate::event::{Call, Frame, Program, Value};
 
 /// The fields of one call, with their names.
 #[derive(Clone, Copy)]
@@ -19,6 +19,14 @@ impl<'a> Fields<'a> {
         Self {
             program,
             values: &call.fields,
+        }
+    }
+
+    /// The fields of a frame, which `program` names.
+    pub fn of_frame(frame: &'a Frame, program: Option<&'a Program>) -> Self {
+        Self {
+            program,
+            values: &frame.fields,
         }
     }
 
@@ -162,6 +170,7 @@ pub fn words(status: u8) -> &'static str {
         status_of::STATUS_BAD_PROGRAM => "its path is not understood by the probe",
         status_of::STATUS_OUT_OF_RANGE => "an index is beyond the end",
         status_of::STATUS_ELSEWHERE => "its numbers are not in host memory",
+        status_of::STATUS_CHANGED => "other threads changed it while it was read",
         _ => "it was not there",
     }
 }

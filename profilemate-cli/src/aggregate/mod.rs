@@ -23,6 +23,7 @@ mod schedule;
 pub mod split;
 pub mod step;
 mod user;
+mod walk;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use graph::Graphs;
 use operation::Operations;
 use preempt::Preempts;
 use process::Processes;
+use walk::Walks;
 
 use crate::event::{Call, Event, Ledger, Method, Note, Phase, Program, Session};
 use crate::table::AnyRow;
@@ -139,6 +141,7 @@ pub struct Aggregator {
     preempts: Preempts,
     operations: Operations,
     graphs: Graphs,
+    walks: Walks,
     waiting: VecDeque<Event>,
     counters: Counters,
     facts: Facts,
@@ -164,7 +167,11 @@ impl Aggregator {
     fn take(&mut self, event: &Event, rows: &mut Rows) {
         match event {
             Event::Call(call) => self.call(call, rows),
-            Event::Driver(call) => self.driver(call, rows),
+            Event::Driver(call) => {
+                self.walked(call, rows);
+                self.driver(call, rows);
+            }
+            Event::Frame(frame) => self.frame(frame, rows),
             Event::Note(_) => {}
         }
     }
@@ -187,6 +194,7 @@ impl Aggregator {
         }
         self.operations
             .release(u64::MAX, &self.processes, &self.session, rows);
+        self.finish_walks(None, rows);
         self.finish_graphs(None, rows);
         self.moe.sums(None, &self.processes, &self.session, rows);
     }
@@ -195,6 +203,7 @@ impl Aggregator {
     pub fn is_waiting(&self) -> bool {
         !(self.waiting.is_empty() && self.preempts.is_empty() && self.operations.is_empty())
             || self.graphs.is_waiting()
+            || self.walks.is_waiting()
     }
 
     /// The head of the session.
@@ -251,6 +260,7 @@ impl Aggregator {
         }
         self.operations
             .release(old_ns, &self.processes, &self.session, rows);
+        self.expire_walks(old_ns, rows);
         self.expire_graphs(old_ns, rows);
         self.moe
             .windows(old_ns, &self.processes, &self.session, rows);
@@ -280,12 +290,14 @@ impl Aggregator {
                 if lost(&ledger) > lost(&self.facts.ledger.unwrap_or_default()) {
                     // A lost record may have been an allocation, or a decision.
                     self.processes.forget_blocks();
+                    self.walks.forget();
                     self.forget_graphs(rows);
                 }
                 self.facts.ledger = Some(ledger);
             }
             Note::ProcessEnded { pid, at_ns, reason } => {
                 self.drain(rows);
+                self.finish_walks(Some(pid), rows);
                 self.finish_graphs(Some((pid, at_ns)), rows);
                 self.moe
                     .sums(Some(pid), &self.processes, &self.session, rows);
@@ -299,6 +311,7 @@ impl Aggregator {
             } => self.facts.unbound(pid, method, reason),
             Note::Doubt { tables, reason, .. } => self.facts.doubt(tables, reason),
             Note::NotCovered { table, reason } => self.facts.not_covered(table, reason),
+            Note::Walk(walk) => self.walks.note(walk),
             Note::Library(library) => {
                 self.facts.libraries.insert(library.index, library);
             }
@@ -392,6 +405,7 @@ fn moment(event: &Event) -> u64 {
     match event {
         Event::Call(call) => call.ts_ns,
         Event::Driver(call) => call.ts_ns,
+        Event::Frame(frame) => frame.entry_ns,
         Event::Note(_) => 0,
     }
 }

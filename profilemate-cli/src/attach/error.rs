@@ -91,6 +91,12 @@ pub enum Error {
         /// How many there can be.
         limit: u32,
     },
+    /// The kernel does not say where its tasks keep their thread pointers, or does not take the programs.
+    #[error("Python stacks cannot be walked: {reason}")]
+    Walk {
+        /// Why.
+        reason: String,
+    },
     /// A self-test could not be made.
     #[error("the self-test of a probe site could not be made")]
     SelfTest {
@@ -124,6 +130,7 @@ impl Error {
             Self::TooManyPrograms { .. } => Some("trace fewer methods with `--without`".into()),
             Self::Object { .. } => Some("unset PROFILEMATE_OBJECT".into()),
             Self::Missing { .. } => Some("run `cargo xtask bpf build`".into()),
+            Self::Walk { .. } => Some("a kernel built with CONFIG_DEBUG_INFO_BTF tells it".into()),
             Self::Map { .. } | Self::OutOfRange { .. } | Self::SelfTest { .. } => None,
         }
     }

@@ -4,12 +4,14 @@
 //! Nothing here reads or writes a target. A uprobe on a marker page changes that page's code in every process that
 //! maps it, and goes when its [`Link`] is dropped, or with this process.
 
+mod btf;
 mod capability;
 mod driver;
 mod error;
 mod nop5;
 mod program_index;
 mod ring;
+mod stack;
 mod trial;
 
 pub use capability::{Capabilities, OLDEST_KERNEL};
@@ -17,6 +19,7 @@ pub use driver::{DriverLink, DriverSite, detach_drivers};
 pub use error::Error;
 pub use nop5::{Nop5, probe_nop5};
 pub use ring::Reader;
+pub use stack::StackLink;
 pub use trial::trial;
 
 use crate::event::Ledger;
@@ -62,8 +65,9 @@ pub struct Kernel {
     programs: Array<MapData, Wire<Program>>,
     layouts: Array<MapData, Wire<KernelLayout>>,
     counts: PerCpuArray<MapData, u64>,
-    /// Keeps the entry for `fields_read`, which goes when the last user space reference to the map does.
+    /// Keeps the programs to go on in, which go when the last user space reference to the map does.
     _parts: ProgramArray<MapData>,
+    stacks: stack::Stacks,
     drivers: driver::Drivers,
     indices: ProgramIndices,
     /// Index into `programs` for each slot of each page.
@@ -98,15 +102,17 @@ impl Kernel {
                 .load()
                 .map_err(|source| error::refused(name, source))?;
         }
-        let fields_read = uprobe(&mut ebpf, object::FIELDS_READ)?
-            .fd()
-            .and_then(|fd| fd.try_clone().map_err(Into::into))
-            .map_err(|source| error::refused(object::FIELDS_READ, source))?;
         let mut parts: ProgramArray<MapData> = take(&mut ebpf, object::PARTS)?;
-        parts.set(0, &fields_read, 0).map_err(|source| Error::Map {
-            map: object::PARTS,
-            source,
-        })?;
+        for (index, name) in (0..).zip(object::PART_NAMES) {
+            let part = uprobe(&mut ebpf, name)?
+                .fd()
+                .and_then(|fd| fd.try_clone().map_err(Into::into))
+                .map_err(|source| error::refused(name, source))?;
+            parts.set(index, &part, 0).map_err(|source| Error::Map {
+                map: object::PARTS,
+                source,
+            })?;
+        }
         let slots = usize::from(PAGES) * page::SLOTS;
         Ok(Self {
             slots: take(&mut ebpf, object::SLOTS)?,
@@ -114,6 +120,7 @@ impl Kernel {
             layouts: take(&mut ebpf, object::LAYOUTS)?,
             counts: take(&mut ebpf, object::COUNTS_MAP)?,
             _parts: parts,
+            stacks: stack::Stacks::take(&mut ebpf)?,
             drivers,
             indices: ProgramIndices::new(object::PROGRAM_COUNT, QUARANTINE),
             used: vec![None; slots],
@@ -139,6 +146,19 @@ impl Kernel {
     /// that have begun already.
     pub fn set_program(&mut self, page: u16, slot: u8, program: &Program) -> Result<(), Error> {
         let at = position(page, slot)?;
+        let index = self.put_program(program)?;
+        self.slots
+            .set(at, index + 1, 0)
+            .map_err(|source| Error::Map {
+                map: object::SLOTS,
+                source,
+            })?;
+        self.retire(at, Some(index));
+        Ok(())
+    }
+
+    /// Loads a program; its index.
+    fn put_program(&mut self, program: &Program) -> Result<u32, Error> {
         for (what, value, limit) in [
             ("number of operations", program.op_count, OPS as u32 + 1),
             ("number of fields", program.field_count, FIELDS as u32 + 1),
@@ -164,14 +184,7 @@ impl Kernel {
                 map: object::PROGRAMS,
                 source,
             })?;
-        self.slots
-            .set(at, index + 1, 0)
-            .map_err(|source| Error::Map {
-                map: object::SLOTS,
-                source,
-            })?;
-        self.retire(at, Some(index));
-        Ok(())
+        Ok(index)
     }
 
     /// Has the events of `slot` on `page` tell nothing but the call, until a program is set.

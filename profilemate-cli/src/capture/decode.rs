@@ -8,10 +8,11 @@ use profilemate_common::record::{
     self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, MethodCalled,
     STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE, TensorHead,
 };
+use profilemate_common::walk::{FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_DEEP};
 use serde::Serialize;
 
 use super::frame::{self, KIND_NOTE, KIND_RECORD};
-use crate::event::{Call, DriverCall, Event, Note, Outcome, Phase, Program, Shape, Value};
+use crate::event::{Call, DriverCall, Event, Frame, Note, Outcome, Phase, Program, Shape, Value};
 
 /// Programs remembered, at most. Their ids are the tracer's own; the bound is for damaged files.
 const PROGRAMS: usize = 65_536;
@@ -55,6 +56,7 @@ impl Decoder {
                 let event = match frame::record_kind(bytes) {
                     Some(KIND_METHOD_CALLED) => self.record(bytes).map(Event::Call),
                     Some(KIND_DRIVER_CALLED) => driver_call(bytes).map(Event::Driver),
+                    Some(KIND_FRAME_WALKED) => self.frame_walked(bytes).map(Event::Frame),
                     _ => None,
                 };
                 match event {
@@ -112,6 +114,49 @@ impl Decoder {
             record::PHASE_RETURN => Phase::Return,
             _ => return None,
         };
+        let fields = self.fields(&head, bytes)?;
+        let program = self.programs.get(&head.program);
+        Some(Call {
+            pid: head.pid,
+            tid: head.tid,
+            page: head.page,
+            slot: head.slot,
+            phase,
+            ts_ns: head.ts_ns,
+            entry_cycles: head.entry_cycles,
+            return_cycles: head.return_cycles,
+            outcome: outcome(&head, phase, program),
+            fields,
+            program: head.program,
+        })
+    }
+
+    /// A frame that a walk found. `None` if the record is too short, or of an unknown function or outcome.
+    fn frame_walked(&mut self, bytes: &[u8]) -> Option<Frame> {
+        let bytes = frame::used(bytes)?;
+        let fields = self.fields(&frame::record_head(bytes)?, bytes)?;
+        let head: FrameWalked =
+            bytemuck::pod_read_unaligned(bytes.get(..size_of::<FrameWalked>())?);
+        let function = match head.function {
+            FUNCTION_OTHER => None,
+            number => Some(Function::from_number(number)?),
+        };
+        (head.outcome <= OUTCOME_DEEP).then_some(Frame {
+            pid: head.pid,
+            tid: head.tid,
+            function,
+            entry_ns: head.entry_ns,
+            outcome: head.outcome,
+            order: head.order,
+            frame: head.frame,
+            instruction: head.instruction,
+            program: head.program,
+            fields,
+        })
+    }
+
+    /// The fields of a record with this head; `None` if it is too short for them.
+    fn fields(&mut self, head: &MethodCalled, bytes: &[u8]) -> Option<Vec<Value>> {
         let program = self.programs.get(&head.program);
         let mut fields = Vec::new();
         if head.program != 0 && program.is_none() {
@@ -133,19 +178,7 @@ impl Decoder {
                 fields.push(value.unwrap_or(Value::Absent(STATUS_FAULT)));
             }
         }
-        Some(Call {
-            pid: head.pid,
-            tid: head.tid,
-            page: head.page,
-            slot: head.slot,
-            phase,
-            ts_ns: head.ts_ns,
-            entry_cycles: head.entry_cycles,
-            return_cycles: head.return_cycles,
-            outcome: outcome(&head, phase, program),
-            fields,
-            program: head.program,
-        })
+        Some(fields)
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 
 use profilemate_common::driver::{DriverCalled, KIND_DRIVER_CALLED};
 use profilemate_common::record::{self, Fields, KIND_METHOD_CALLED, MethodCalled};
+use profilemate_common::walk::KIND_FRAME_WALKED;
 
 /// First six bytes of the file.
 pub const MAGIC: [u8; 6] = *b"PMREC\n";
@@ -153,7 +154,8 @@ pub fn record_fields(bytes: &[u8]) -> Option<Fields> {
 /// The used bytes of a record from the ring buffer, which may hand out more; `None` if the bytes are no record.
 pub fn used(bytes: &[u8]) -> Option<&[u8]> {
     let len = match record_kind(bytes)? {
-        KIND_METHOD_CALLED => {
+        // A frame's head is shaped like a call's.
+        KIND_METHOD_CALLED | KIND_FRAME_WALKED => {
             let head = record_head(bytes)?;
             record::record_len(head.class, head.blob_len)?
         }

@@ -48,6 +48,8 @@ impl Order {
         let ts_ns = match &event {
             Event::Call(call) => call.ts_ns,
             Event::Driver(call) => call.ts_ns,
+            // Before the call that it belongs to, also if that was told when it began.
+            Event::Frame(frame) => frame.entry_ns.saturating_sub(1),
             Event::Note(note) => {
                 if is_barrier(note) {
                     self.flush(out);
@@ -114,6 +116,7 @@ fn is_barrier(note: &Note) -> bool {
         | Note::Method(_)
         | Note::Program(_)
         | Note::Library(_)
+        | Note::Walk(_)
         | Note::ProcessEnded { .. }
         | Note::Ended { .. } => true,
         Note::Unbound { .. }
@@ -150,7 +153,7 @@ mod tests {
     fn stamp(event: &Event) -> Option<u64> {
         match event {
             Event::Call(call) => Some(call.ts_ns),
-            Event::Driver(_) | Event::Note(_) => None,
+            Event::Driver(_) | Event::Frame(_) | Event::Note(_) => None,
         }
     }
 

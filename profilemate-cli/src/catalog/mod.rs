@@ -1,6 +1,7 @@
 //! The catalogue: which Python methods are probed in which vLLM version, and what is read at their calls. Data only.
 
 pub mod check;
+mod frame;
 mod user;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use profilemate_common::page;
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
+pub use frame::{Frame, frames};
 pub use user::{Error as UserError, user_methods};
 
 /// The built-in catalogue's source.

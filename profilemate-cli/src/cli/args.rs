@@ -181,7 +181,7 @@ pub struct Replay {
 /// Whether anything may be written into the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Touch {
-    /// Nothing is written into the target. This version then records no calls.
+    /// Nothing is written into the target. Calls of the CUDA driver are recorded, named by walks of the Python stack.
     None,
     /// A marker page is mapped and methods are redirected through it until the end. A command started with `--` that
     /// runs on CPython 3.11 loads the Python helper.

@@ -386,6 +386,7 @@ mod tests {
             vllm: Some("0.32.0".into()),
             technique,
             libraries: Vec::new(),
+            frames: Vec::new(),
             methods: Vec::new(),
         }
     }

@@ -41,6 +41,8 @@ pub struct ProcessPlan {
     pub technique: Technique,
     /// The catalogue's methods for this version.
     pub methods: Vec<MethodPlan>,
+    /// Frames that walks of its threads' stacks look for.
+    pub frames: Vec<FramePlan>,
     /// The CUDA libraries that it maps.
     pub libraries: Vec<driver::LibraryPlan>,
 }
@@ -52,6 +54,8 @@ pub enum Technique {
     MethodProbes,
     /// The page that the Python helper mapped is probed; nothing is redirected from outside.
     Helper,
+    /// Nothing is written: stacks are walked at calls of the CUDA driver.
+    StackWalks,
     /// Nothing is done now; it is looked at again, because this may change.
     Wait(String),
     /// Nothing is done.
@@ -64,6 +68,7 @@ impl Technique {
         match self {
             Self::MethodProbes => "method_probes",
             Self::Helper => "helper",
+            Self::StackWalks => "stack_walks",
             Self::Wait(_) | Self::None(_) => "none",
         }
     }
@@ -72,9 +77,26 @@ impl Technique {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Wait(reason) | Self::None(reason) => Some(reason),
-            Self::MethodProbes | Self::Helper => None,
+            Self::MethodProbes | Self::Helper | Self::StackWalks => None,
         }
     }
+}
+
+/// The plan for one function whose frames are looked for.
+#[derive(Clone, Debug)]
+pub struct FramePlan {
+    /// Catalogue id.
+    pub id: String,
+    /// Python module.
+    pub module: String,
+    /// Qualified name.
+    pub qualname: String,
+    /// Whether its frames can be told.
+    pub state: MethodState,
+    /// Fields: name, path, and why it cannot be read.
+    pub fields: Vec<(String, String, Option<String>)>,
+    /// Reads that one frame makes.
+    pub reads: u32,
 }
 
 /// The plan for one method.
@@ -110,6 +132,12 @@ pub enum MethodState {
 /// Expected cost of a trap between real work, and of one read of target memory, in ns (docs/overhead.md).
 const TRAP_NS: u32 = 2000;
 const READ_NS: u32 = 60;
+/// Expected cost of a walk that passes [`WALK_FRAMES`] frames, and of one frame that is told, beside its reads
+/// (docs/overhead.md).
+const WALK_NS: u32 = 3500;
+const TOLD_NS: u32 = 800;
+/// Frames from a call of the driver to vLLM's model runner, as a rule.
+pub const WALK_FRAMES: u32 = 25;
 /// Expected cost of a counted call in ns.
 const COUNT_NS: u32 = 20;
 
@@ -128,7 +156,20 @@ impl MethodPlan {
     }
 }
 
+impl FramePlan {
+    /// What telling one frame is expected to cost the target, in nanoseconds, beside the walk that finds it. Its
+    /// fields are read twice.
+    pub fn cost_ns(&self) -> u32 {
+        TOLD_NS + 2 * self.reads * READ_NS
+    }
+}
+
 impl ProcessPlan {
+    /// What one walk is expected to cost the target, in nanoseconds, beside the frames that it tells.
+    pub fn walk_ns(&self) -> u32 {
+        WALK_NS
+    }
+
     /// Takes what a look found. The `first` look decides; a later one adds methods whose modules came.
     pub fn take(&mut self, found: Self, role: Role, first: bool) {
         let mut methods = if first {
@@ -144,12 +185,24 @@ impl ProcessPlan {
         });
         methods.extend(found.methods.iter().cloned());
         let technique = std::mem::replace(&mut self.technique, Technique::MethodProbes);
+        let frames = std::mem::take(&mut self.frames);
         *self = Self {
             role,
             technique,
             methods,
+            frames,
             ..found
         };
+    }
+
+    /// Takes what was found of the frames; what was found earlier stays.
+    pub fn take_frames(&mut self, found: Vec<FramePlan>) {
+        self.frames.retain(|old| {
+            !found
+                .iter()
+                .any(|new| new.qualname == old.qualname && new.module == old.module)
+        });
+        self.frames.extend(found);
     }
 
     /// Why not one of its methods can be bound now.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::driver::LibraryPlan;
-use super::{MethodPlan, MethodState, Plan, ProcessPlan};
+use super::{FramePlan, MethodPlan, MethodState, Plan, ProcessPlan, WALK_FRAMES};
 
 pub(super) fn text(plan: &Plan) -> String {
     let mut out = String::new();
@@ -53,9 +53,34 @@ fn process_text(out: &mut String, process: &ProcessPlan) {
     for method in &process.methods {
         method_text(out, method);
     }
+    if !process.frames.is_empty() {
+        let _ = writeln!(
+            out,
+            "  stacks walked at graph launches, captures, waits and first kernel launches: about {} ns for {WALK_FRAMES} \
+             frames",
+            process.walk_ns()
+        );
+    }
+    for frame in &process.frames {
+        frame_text(out, frame);
+    }
     for library in &process.libraries {
         library_text(out, library);
     }
+}
+
+fn frame_text(out: &mut String, frame: &FramePlan) {
+    let state = match &frame.state {
+        MethodState::Ready => format!("frame, about {} ns more", frame.cost_ns()),
+        MethodState::NotImported => format!("frame, when {} is imported", frame.module),
+        MethodState::Unbound(reason) => format!("not looked for: {reason}"),
+    };
+    let _ = writeln!(
+        out,
+        "  {:<52} {state}",
+        format!("{}:{}", frame.module, frame.qualname)
+    );
+    fields_text(out, &frame.fields);
 }
 
 fn library_text(out: &mut String, library: &LibraryPlan) {
@@ -95,7 +120,11 @@ fn method_text(out: &mut String, method: &MethodPlan) {
         "  {:<52} {state}",
         format!("{}:{}", method.module, method.qualname)
     );
-    for (name, path, error) in &method.fields {
+    fields_text(out, &method.fields);
+}
+
+fn fields_text(out: &mut String, fields: &[(String, String, Option<String>)]) {
+    for (name, path, error) in fields {
         let note = error
             .as_ref()
             .map(|error| format!("  (not read: {error})"))
@@ -114,16 +143,8 @@ fn process_json(process: &ProcessPlan) -> serde_json::Value {
         .methods
         .iter()
         .map(|method| {
-            let (state, reason) = match &method.state {
-                MethodState::Ready => ("ready", None),
-                MethodState::NotImported => ("not_imported", None),
-                MethodState::Unbound(reason) => ("unbound", Some(reason)),
-            };
-            let fields: Vec<_> = method
-                .fields
-                .iter()
-                .map(|(name, path, error)| json!({ "name": name, "path": path, "not_read": error }))
-                .collect();
+            let (state, reason) = state_json(&method.state);
+            let fields = fields_json(&method.fields);
             json!({
                 "id": method.id, "module": method.module, "qualname": method.qualname, "state": state,
                 "reason": reason, "events": method.events.words(), "expected_cost_ns": method.cost_ns(),
@@ -131,10 +152,23 @@ fn process_json(process: &ProcessPlan) -> serde_json::Value {
             })
         })
         .collect();
+    let frames: Vec<_> = process
+        .frames
+        .iter()
+        .map(|frame| {
+            let (state, reason) = state_json(&frame.state);
+            json!({
+                "id": frame.id, "module": frame.module, "qualname": frame.qualname, "state": state, "reason": reason,
+                "expected_cost_ns": frame.cost_ns(), "fields": fields_json(&frame.fields),
+            })
+        })
+        .collect();
+    let walk_ns = (!frames.is_empty()).then(|| process.walk_ns());
     json!({
         "pid": process.pid, "title": process.title, "role": process.role.name(), "engine": process.engine,
         "rank": process.rank, "python": process.python, "interpreter": process.interpreter, "vllm": process.vllm,
         "technique": process.technique.name(), "reason": process.technique.reason(), "methods": methods,
+        "frames": frames, "expected_walk_ns": walk_ns,
         "libraries": process.libraries.iter().map(library_json).collect::<Vec<_>>(),
     })
 }
@@ -155,6 +189,21 @@ fn library_json(library: &LibraryPlan) -> serde_json::Value {
         "not_probed": library.refused.iter().map(|(symbol, reason)| json!({ "symbol": symbol, "reason": reason }))
             .collect::<Vec<_>>(),
     })
+}
+
+fn state_json(state: &MethodState) -> (&'static str, Option<&String>) {
+    match state {
+        MethodState::Ready => ("ready", None),
+        MethodState::NotImported => ("not_imported", None),
+        MethodState::Unbound(reason) => ("unbound", Some(reason)),
+    }
+}
+
+fn fields_json(fields: &[(String, String, Option<String>)]) -> Vec<serde_json::Value> {
+    fields
+        .iter()
+        .map(|(name, path, error)| json!({ "name": name, "path": path, "not_read": error }))
+        .collect()
 }
 
 #[cfg(test)]
@@ -190,6 +239,18 @@ mod tests {
                     method(MethodState::Ready),
                     method(MethodState::Unbound("no such method".into())),
                 ],
+                frames: vec![FramePlan {
+                    id: "frame.execute_model".into(),
+                    module: "vllm.v1.worker.gpu_model_runner".into(),
+                    qualname: "GPUModelRunner.execute_model".into(),
+                    state: MethodState::Ready,
+                    fields: vec![(
+                        "tokens".into(),
+                        "scheduler_output.total_num_scheduled_tokens".into(),
+                        None,
+                    )],
+                    reads: 3,
+                }],
                 libraries: vec![LibraryPlan {
                     path: "/usr/lib/libcuda.so.1".into(),
                     build_id: "c0ffee".into(),
@@ -210,6 +271,8 @@ mod tests {
             "method probes",
             "Scheduler.schedule",
             "2200 ns",
+            "3500 ns for 25 frames",
+            "frame, about 1160 ns more",
             "libcuda.so.1 (build id c0ffee)",
             "not probed: it is odd",
         ] {
@@ -229,5 +292,6 @@ mod tests {
             json["processes"][0]["methods"][1]["reason"],
             "no such method"
         );
+        assert_eq!(json["processes"][0]["frames"][0]["expected_cost_ns"], 1160);
     }
 }

@@ -240,6 +240,13 @@ impl Drivers {
             .any(|process| !process.links.is_empty())
     }
 
+    /// Whether driver functions are probed in this process.
+    pub(super) fn probes(&self, pid: u32) -> bool {
+        self.processes
+            .get(&pid)
+            .is_some_and(|process| !process.links.is_empty())
+    }
+
     /// The plans for the libraries of a process.
     pub(super) fn plans(&self, pid: u32) -> Vec<LibraryPlan> {
         self.processes

@@ -37,6 +37,12 @@ impl Runtime {
             layout,
         })
     }
+
+    /// Whether the process runs on the C library musl.
+    pub(super) fn has_musl(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/maps", self.memory.pid))
+            .is_ok_and(|maps| maps.contains("/ld-musl-"))
+    }
 }
 
 /// A method that can be bound.
@@ -238,7 +244,7 @@ pub(super) fn wish(catalog: &Catalog, options: &Options, role: Role, vllm: Optio
 
 /// The version that a process's vLLM is taken for: its own, also if it is newer than the catalogue; else the one that
 /// the user gave.
-fn taken(catalog: &Catalog, options: &Options, text: &str) -> Result<Version, Trouble> {
+pub(super) fn taken(catalog: &Catalog, options: &Options, text: &str) -> Result<Version, Trouble> {
     let own = catalog::release(text);
     if let Some(own) = own.clone().filter(|own| catalog.range.matches(own)) {
         return Ok(own);
@@ -294,6 +300,7 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
         vllm: None,
         technique: Technique::Wait("not looked at yet".to_owned()),
         methods: Vec::new(),
+        frames: Vec::new(),
         libraries: Vec::new(),
     }
 }
@@ -301,7 +308,7 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
 /// The technique for a process whose methods are known.
 pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: bool) -> Technique {
     if options.touch == Touch::None {
-        return Technique::None("--touch none: nothing is written into the target".to_owned());
+        return Technique::StackWalks;
     }
     if has_stand_ins {
         return Technique::Helper;

@@ -11,6 +11,7 @@ mod status;
 mod tracked;
 mod tracker;
 mod trouble;
+mod walks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ pub use trouble::Trouble;
 pub(crate) use trouble::chain;
 
 use pump::Pump;
-use tracker::{Progress, Tracker};
+use tracked::Progress;
+use tracker::Tracker;
 
 /// Time between polls while a young process may still import what is looked for.
 const POLL_YOUNG: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::drivers::Drivers;
-use super::options::Options;
+use super::options::{DRIVER_TABLES, Options};
 use super::pump::{Notes, Pump};
 use super::tracker::Tracker;
 use super::{CALIBRATION, calibrate};
@@ -136,7 +136,7 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
             "left out by `--only` or `--without`"
         } else if table.file == "cuda_graph_timeline" && !options.graph_timeline {
             "not asked for: `--graph-timeline`"
-        } else if options.touch == Touch::None && !table.file.starts_with("cuda_graph_") {
+        } else if options.touch == Touch::None && !DRIVER_TABLES.contains(&table.file) {
             "`--touch none`: nothing is written into the target, so no method is probed"
         } else {
             continue;

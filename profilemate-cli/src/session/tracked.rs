@@ -7,6 +7,7 @@ use super::attachment::Attachment;
 use super::look::{self, Runtime};
 use super::pump::Notes;
 use super::trouble::Trouble;
+use super::walks::Walks;
 use crate::catalog::Method;
 use crate::cli::Exit;
 use crate::event::{self, Note};
@@ -27,6 +28,14 @@ const SETTLED: Duration = Duration::from_mins(1);
 /// An engine that has not imported its scheduler for so long has failed to start. Loading and compiling a model takes
 /// minutes, and the scheduler comes last, shortly before the first step.
 const SLOW_START: Duration = Duration::from_mins(30);
+/// What a poll found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Processes are attached, or may yet be.
+    Going,
+    /// No process of the target is left.
+    Ended,
+}
 
 /// One process and where we stand with it.
 pub(super) struct Tracked {
@@ -41,6 +50,8 @@ pub(super) struct Tracked {
     pub(super) runtime: Option<Rc<Runtime>>,
     pub(super) scheduler_since: Option<Instant>,
     pub(super) attachment: Option<Attachment>,
+    /// The walks of its stacks, where nothing is written into it.
+    pub(super) walks: Option<Walks>,
     /// The helper inside that binds methods for us.
     pub(super) serving: Option<Serving>,
     pub(super) missing: Vec<Method>,
@@ -61,6 +72,7 @@ impl Tracked {
             runtime: None,
             scheduler_since: None,
             attachment: None,
+            walks: None,
             serving: None,
             missing: Vec::new(),
             plan: look::bare_plan(seen),
@@ -152,7 +164,11 @@ impl Tracked {
         self.is_starting()
             || (self.is_young()
                 && (user || self.plan.role != Role::ApiServer)
-                && (self.attachment.is_none() || !self.missing.is_empty()))
+                && (self.attachment.is_none() || !self.missing.is_empty())
+                && self
+                    .walks
+                    .as_ref()
+                    .is_none_or(|walks| !walks.missing().is_empty()))
     }
 
     /// When to look at it again.

@@ -9,8 +9,9 @@ use super::drivers::Drivers;
 use super::look::{self, Ready, Runtime, Wish};
 use super::options::Options;
 use super::pump::Notes;
-use super::tracked::Tracked;
+use super::tracked::{Progress, Tracked};
 use super::trouble::Trouble;
+use super::walks;
 use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
@@ -40,15 +41,6 @@ pub(super) struct Tracker {
     processes: BTreeMap<u32, Tracked>,
     next_page: u16,
     next_program: u32,
-}
-
-/// What a poll found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Processes are attached, or may yet be.
-    Going,
-    /// No process of the target is left.
-    Ended,
 }
 
 impl Tracker {
@@ -131,7 +123,7 @@ impl Tracker {
     pub(super) fn attached(&self) -> usize {
         self.processes
             .values()
-            .filter(|tracked| tracked.attachment.is_some())
+            .filter(|tracked| tracked.attachment.is_some() || tracked.walks.is_some())
             .count()
     }
 
@@ -161,6 +153,7 @@ impl Tracker {
         self.drivers.any()
             || self.processes.values().any(|tracked| {
                 tracked.attachment.is_some()
+                    || tracked.walks.is_some()
                     || tracked
                         .trouble
                         .as_ref()
@@ -198,8 +191,9 @@ impl Tracker {
             .collect();
         for pid in gone {
             self.drivers.forget(pid);
-            if let Some(tracked) = self.processes.remove(&pid) {
+            if let Some(mut tracked) = self.processes.remove(&pid) {
                 log::info!("process {pid} ended");
+                walks::end(&mut tracked, self.kernel.as_mut());
                 if tracked.noted.is_some() {
                     let at_ns = clock::monotonic_ns();
                     self.notes.send(Note::ProcessEnded {
@@ -230,6 +224,7 @@ impl Tracker {
             tracked.runtime = None;
             tracked.trouble = None;
             tracked.attachment = None;
+            walks::end(tracked, self.kernel.as_mut());
             tracked.serving = None;
             tracked.since = now;
             tracked.grown &= tracked.fresh;
@@ -338,6 +333,10 @@ impl Tracker {
         }
         let role = tracked.role(&runtime, engine_below, now)?;
         tracked.plan.role = role;
+        let calls = self.kernel.is_some() && self.drivers.probes(pid);
+        if walks::wanted(tracked, &runtime, self.options.touch, calls) {
+            return self.walk(tracked, &runtime, role);
+        }
         let first = tracked.attachment.is_none();
         let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
@@ -372,6 +371,24 @@ impl Tracker {
             self.tell_doubt(tracked);
         }
         Ok(())
+    }
+
+    /// Has the stacks of a process walked, or looks for what was not imported yet.
+    fn walk(
+        &mut self,
+        tracked: &mut Tracked,
+        runtime: &Runtime,
+        role: Role,
+    ) -> Result<(), Trouble> {
+        let context = self.kernel.as_mut().map(|kernel| Context {
+            kernel,
+            links: &mut self.links,
+            notes: &self.notes,
+            next_program: &mut self.next_program,
+            site: self.site,
+        });
+        let wish = || walks::wish(&self.catalog, &self.options, role, runtime);
+        walks::follow(tracked, runtime, wish, context, &mut self.next_page)
     }
 
     /// Has the helper that is resident in a process, if there is one, bind what it is needed for. Gives whether it
@@ -576,6 +593,7 @@ impl Tracker {
         // Dropping the pages gives their locks back.
         for (pid, tracked) in &mut self.processes {
             tracked.attachment = None;
+            walks::end(tracked, self.kernel.as_mut());
             if let Some(serving) = tracked.serving.take()
                 && !serving.release()
             {

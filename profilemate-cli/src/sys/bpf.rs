@@ -5,8 +5,11 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 // Numbers from `linux/bpf.h`.
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
+const MAP_TYPE_PROG_ARRAY: u32 = 3;
 const PROG_TYPE_KPROBE: u32 = 2;
 const TRACE_UPROBE_MULTI: u32 = 48;
 const UPROBE_MULTI_RETURN: u32 = 1;
@@ -49,6 +52,60 @@ struct LinkCreate {
     multi_flags: u32,
     pid: u32,
     padding: u32,
+}
+
+/// `union bpf_attr` for `BPF_MAP_CREATE`, as far as it is used.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// `union bpf_attr` for `BPF_MAP_UPDATE_ELEM`.
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u64,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Makes a program array for programs of [`load_for_uprobes`]: the kernel keeps those apart from other uprobe programs.
+pub fn program_array(entries: u32) -> io::Result<OwnedFd> {
+    let attr = MapCreate {
+        map_type: MAP_TYPE_PROG_ARRAY,
+        key_size: 4,
+        value_size: 4,
+        max_entries: entries,
+    };
+    // SAFETY: the structure is what the command takes.
+    unsafe { command(MAP_CREATE, (&raw const attr).cast(), size_of::<MapCreate>()) }
+}
+
+/// Puts `program` into entry `index` of a program array.
+pub fn set_program(array: BorrowedFd<'_>, index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let program = program.as_raw_fd() as u32;
+    let attr = MapUpdate {
+        map_fd: array.as_raw_fd() as u64,
+        key: (&raw const index) as u64,
+        value: (&raw const program) as u64,
+        flags: 0,
+    };
+    // SAFETY: the structure is what the command takes, and what it points to outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            MAP_UPDATE_ELEM,
+            (&raw const attr).cast::<libc::c_void>(),
+            size_of::<MapUpdate>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 const _: () = assert!(size_of::<ProgLoad>() == 72 && size_of::<LinkCreate>() == 64);

@@ -80,6 +80,10 @@ pub const CODE_COLLECT: u8 = 10;
 /// of that operation was. Stands in for the operations that two fields have in common.
 pub const CODE_KEPT: u8 = 11;
 
+/// Accumulator := local variable `index` of a Python frame ([`crate::walk`]), without the tag that a reference in a
+/// frame may carry (3.14). Not assigned: `STATUS_UNSET`.
+pub const CODE_LOCAL: u8 = 12;
+
 /// The object's address, unchecked. 8 bytes in a collection.
 pub const LEAF_ADDRESS: u8 = 0;
 /// `int` (or `bool`, or a subclass such as `IntEnum`): two's complement in 64 bits. 8 bytes in a collection.

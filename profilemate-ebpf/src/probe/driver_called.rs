@@ -5,7 +5,7 @@
 //! frame was left without a return (`longjmp`) is dropped when a later one shows that its frame is gone.
 
 use super::registers::{self, Entry};
-use super::{Count, DRIVER_CALLS, EVENTS, NEW_THREAD, THREADS, add_one, count};
+use super::{Count, DRIVER_CALLS, EVENTS, NEW_THREAD, THREADS, add_one, count, walk};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::{
@@ -44,10 +44,19 @@ fn driver_called(ctx: ProbeContext) -> u32 {
     if told == Told::Counted as u8 {
         count_call(thread, cookie, &entry);
         count(Count::DriverCounted);
+        // SAFETY: the helper takes nothing.
+        walk::at_driver(&ctx, function, unsafe { bpf_ktime_get_ns() });
         return 0;
     }
     if told == Told::AtReturn as u8 {
-        count(open(thread, cookie, &entry));
+        let opened = open(thread, cookie, &entry);
+        count(opened);
+        if let Count::DriverOpened = opened {
+            // The call that has been put there last.
+            // SAFETY: within the array.
+            let entry_ns = unsafe { (*at(thread, thread.depth - 1)).entry_ns };
+            walk::at_driver(&ctx, function, entry_ns);
+        }
         return 0;
     }
     count_call(thread, cookie, &entry);
@@ -60,6 +69,7 @@ fn driver_called(ctx: ProbeContext) -> u32 {
         args: [entry.args[0], entry.args[1], entry.args[2]],
     };
     tell(ids, &call, PHASE_ENTRY, now, 0, 0, thread);
+    walk::at_driver(&ctx, function, now);
     0
 }
 

@@ -1,6 +1,7 @@
 //! The kernel side's machine for field paths: `bpf_probe_read_user`, and a workplace to make the record in.
 
 use super::registers::Mark;
+use super::walk::Walk;
 use aya_ebpf::helpers::{bpf_probe_read_user, generated};
 use bytemuck::Pod;
 use core::mem::{MaybeUninit, offset_of};
@@ -24,10 +25,12 @@ pub(super) struct Workplace {
     pub(super) program: u32,
     /// Index of this place.
     pub(super) number: u32,
+    /// The walk of the stack that is under way here, if there is one.
+    pub(super) walk: Walk,
     registers: [u64; REGISTERS],
     /// The record's head; the record is this and what follows.
     pub(super) head: MethodCalled,
-    fields: Fields,
+    pub(super) fields: Fields,
     blob: [u8; BLOB_SIZE],
     /// A string that begins at the blob's last word, which never occurs but which the verifier must believe in.
     _beyond: [u8; STRING_SIZE],

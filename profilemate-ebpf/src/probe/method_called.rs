@@ -6,7 +6,7 @@
 
 use super::machine::{KernelMachine, RECORD_AT, Workplace};
 use super::registers::{self, Mark};
-use super::{Count, EVENTS, LAYOUTS, PARTS, PROGRAMS, SLOTS, count, workplace};
+use super::{Count, EVENTS, LAYOUTS, PARTS, PROGRAMS, SLOTS, count, walk, workplace};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
@@ -18,10 +18,10 @@ use profilemate_common::record::{
     BLOB_SIZE, CLASS_BARE, CLASS_BLOB, Fields, KIND_METHOD_CALLED, MethodCalled, PHASE_ENTRY,
     PHASE_RETURN,
 };
-use profilemate_ebpf::PAGE_COUNT;
+use profilemate_ebpf::{PAGE_COUNT, PART_FIELDS};
 
 /// Ends every event without waking the reader, which looks by itself: a wake-up would cost the target 15 us.
-const FLAGS: u64 = BPF_RB_NO_WAKEUP as u64;
+pub(super) const FLAGS: u64 = BPF_RB_NO_WAKEUP as u64;
 
 /// The one probe on the marker page.
 #[uprobe]
@@ -67,6 +67,7 @@ fn method_called(ctx: ProbeContext) -> u32 {
         (&raw mut (*place).head).write(head);
         (&raw mut (*place).mark).write(mark);
         (&raw mut (*place).program).write(number.wrapping_sub(1));
+        (&raw mut (*place).walk.is_on).write(0);
     }
     go_on(&ctx);
     // There is no other program to go on with: the call is told without its fields.
@@ -98,6 +99,7 @@ fn fields_read(ctx: ProbeContext) -> u32 {
             go_on(&ctx);
             // So many parts are too many: what has been read so far counts.
         }
+        walk::resume(&ctx, place);
         // SAFETY: a valid reference; volatile because user space may have written since the event began.
         let id = unsafe { (&raw const program.id).read_volatile() };
         // SAFETY: the place is this event's.
@@ -121,9 +123,9 @@ fn fields_read(ctx: ProbeContext) -> u32 {
 
 /// Goes on in `fields_read`; returns only if that is not possible.
 #[inline(always)]
-fn go_on(ctx: &ProbeContext) {
+pub(super) fn go_on(ctx: &ProbeContext) {
     // SAFETY: the helper takes this program's context.
-    unsafe { PARTS.tail_call(ctx, 0) };
+    unsafe { PARTS.tail_call(ctx, PART_FIELDS) };
 }
 
 /// Copies the record of this event's `place` into the ring buffer: its head only, if it is not `complete`.

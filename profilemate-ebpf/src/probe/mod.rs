@@ -4,15 +4,20 @@ mod driver_called;
 mod machine;
 mod method_called;
 mod registers;
+mod walk;
 mod workplace;
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use machine::Workplace;
 use profilemate_common::driver::{FUNCTIONS, Thread};
 use profilemate_common::path::Program;
 use profilemate_common::python::KernelLayout;
-use profilemate_ebpf::{LAYOUT_COUNT, PAGE_COUNT, PROGRAM_COUNT, THREAD_COUNT, WORKPLACE_COUNT};
+use profilemate_common::walk::{StackLayout, Target};
+use profilemate_ebpf::{
+    LAYOUT_COUNT, PAGE_COUNT, PART_COUNT, PROGRAM_COUNT, STACK_COUNT, TARGET_COUNT, THREAD_COUNT,
+    WALKED_COUNT, WORKPLACE_COUNT,
+};
 
 /// Records. The loader sets the size.
 #[map]
@@ -30,9 +35,18 @@ static LAYOUTS: Array<KernelLayout> = Array::with_max_entries(LAYOUT_COUNT, 0);
 /// Where records with fields are made.
 #[map]
 static WORKPLACES: Array<Workplace> = Array::with_max_entries(WORKPLACE_COUNT, 0);
-/// Entry 0 is `fields_read`.
+/// Programs to go on in.
 #[map]
-static PARTS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+static PARTS: ProgramArray = ProgramArray::with_max_entries(PART_COUNT, 0);
+/// The processes whose stacks are walked.
+#[map]
+static STACKS: HashMap<u32, StackLayout> = HashMap::with_max_entries(STACK_COUNT, 0);
+/// Their catalogued code objects.
+#[map]
+static TARGETS: HashMap<Target, u32> = HashMap::with_max_entries(TARGET_COUNT, 0);
+/// By thread: when its stack was walked last.
+#[map]
+static WALKED: LruHashMap<u32, walk::Last> = LruHashMap::with_max_entries(WALKED_COUNT, 0);
 /// Threads that called driver functions.
 #[map]
 static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(THREAD_COUNT, 0);

@@ -27,6 +27,16 @@ impl Mode {
         }
     }
 
+    /// The mode with this value in `CUDAGraphMode`.
+    pub fn of_value(value: i64) -> Option<Self> {
+        match value {
+            0 => Some(Self::None),
+            1 => Some(Self::Piecewise),
+            2 => Some(Self::Full),
+            _ => None,
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -74,7 +84,11 @@ impl Descriptor {
         );
         let active_loras = number("d_loras");
         let descriptor = Self {
-            mode: fields.text("mode").and_then(Mode::of),
+            // A method tells the name, a frame the value.
+            mode: match fields.int("mode") {
+                Some(value) => Mode::of_value(value),
+                None => fields.text("mode").and_then(Mode::of),
+            },
             tokens: number("d_tokens"),
             reqs: number("d_reqs"),
             uniform: flag("d_uniform").or(uniform_known.then_some(uniform_tokens.is_some())),

@@ -5,7 +5,8 @@ use super::decision::Decision;
 use super::descriptor::{Descriptor, Mode};
 use super::exec::{Exec, Source};
 use crate::aggregate::{Aggregator, Rows, Seen};
-use crate::event::{Outcome, Phase};
+use crate::event::{DriverCall, Outcome, Phase};
+use profilemate_common::driver::Function;
 
 /// What is done with a method's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +194,42 @@ impl Aggregator {
                 }
             });
             self.captured(call.pid, &capture, told, module.clone(), rows);
+        }
+    }
+}
+
+impl Aggregator {
+    /// A walk of the stack says which graph is launched next.
+    pub(in crate::aggregate) fn graph_named(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        decision: Decision,
+        rows: &mut Rows,
+    ) {
+        self.graphs.enabled = true;
+        self.graphs.decisions += 1;
+        let serial = self.graphs.decisions;
+        let ended = self
+            .graphs
+            .thread(pid, tid)
+            .decide(Decision { serial, ..decision });
+        if let Some(replay) = ended {
+            self.replayed(pid, &replay, rows);
+        }
+    }
+
+    /// A walk of the stack says what is captured, and whether it is thrown away again.
+    pub(in crate::aggregate) fn capture_named(
+        &mut self,
+        call: &DriverCall,
+        hint: Option<Descriptor>,
+        throwaway: Option<bool>,
+    ) {
+        let brackets = self.graphs.brackets.entry(call.pid).or_default();
+        brackets.set(throwaway);
+        if call.function == Function::StreamBeginCapture {
+            self.graphs.thread(call.pid, call.tid).hint = hint;
         }
     }
 }

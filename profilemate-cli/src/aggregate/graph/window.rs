@@ -67,6 +67,14 @@ impl Brackets {
         self.models.pop();
     }
 
+    /// What a walk of the stack says at the begin or the end of a capture: whether it is thrown away, if a bracket is
+    /// entered.
+    pub fn set(&mut self, throwaway: Option<bool>) {
+        self.profiles = 0;
+        self.models.clear();
+        self.models.extend(throwaway.map(Some));
+    }
+
     /// Whether what is captured now is thrown away; `None` if no bracket tells.
     pub fn throwaway(&self) -> Option<bool> {
         if self.profiles > 0 || self.models.contains(&Some(true)) {

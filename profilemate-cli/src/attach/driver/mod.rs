@@ -71,6 +71,18 @@ impl Drivers {
     }
 }
 
+impl Drivers {
+    /// Has the driver probes walk stacks, too.
+    pub(super) fn walk(&mut self) -> Result<(), Error> {
+        match &mut self.many {
+            None => Ok(()),
+            Some(programs) => programs.load_parts().map_err(|error| Error::Walk {
+                reason: format!("the kernel refused to load the programs: {error}"),
+            }),
+        }
+    }
+}
+
 impl Kernel {
     /// Puts probes at `sites` of the file at `path` in process `pid`, and in no other one. Where the kernel takes
     /// only one probe at a time and refuses one, none stays.
@@ -223,6 +235,7 @@ fn data(map: &Map) -> Option<&MapData> {
         Map::Array(data)
         | Map::PerCpuArray(data)
         | Map::HashMap(data)
+        | Map::LruHashMap(data)
         | Map::RingBuf(data)
         | Map::ProgramArray(data) => Some(data),
         _ => None,

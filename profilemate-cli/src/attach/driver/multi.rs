@@ -20,6 +20,20 @@ use std::path::Path;
 pub(super) struct Programs {
     pub(super) called: OwnedFd,
     returned: OwnedFd,
+    /// The program array in which the first one goes on; the kernel keeps programs of one way to be attached apart
+    /// from those of another.
+    array: OwnedFd,
+    /// The programs for it, until [`Programs::load_parts`].
+    parts: Vec<Part>,
+    /// Those that are loaded.
+    loaded: Vec<OwnedFd>,
+}
+
+/// A program that others go on in: its entry, name and instructions.
+struct Part {
+    index: u32,
+    name: &'static str,
+    code: Vec<[u8; 8]>,
 }
 
 impl Programs {
@@ -27,10 +41,15 @@ impl Programs {
     pub(super) fn load(ebpf: &Ebpf, bytes: &[u8]) -> Result<Self, String> {
         let mut parsed = Object::parse(bytes).map_err(|error| error.to_string())?;
         let maps = std::mem::take(&mut parsed.maps);
+        let array = bpf::program_array(object::PART_COUNT).map_err(|error| error.to_string())?;
         let made: Vec<(&str, RawFd, &aya_obj::Map)> = ebpf
             .maps()
             .filter_map(|(name, map)| {
-                let fd = data(map)?.fd().as_fd().as_raw_fd();
+                let fd = if name == object::PARTS {
+                    array.as_raw_fd()
+                } else {
+                    data(map)?.fd().as_fd().as_raw_fd()
+                };
                 Some((name, fd, maps.get(name)?))
             })
             .collect();
@@ -45,7 +64,7 @@ impl Programs {
         parsed
             .relocate_calls(&text)
             .map_err(|error| error.to_string())?;
-        let load = |name: &str| -> Result<OwnedFd, String> {
+        let code = |name: &str| -> Result<Vec<[u8; 8]>, String> {
             let program = parsed
                 .programs
                 .get(name)
@@ -54,18 +73,44 @@ impl Programs {
                 .functions
                 .get(&program.function_key())
                 .ok_or_else(|| format!("the object has no code of `{name}`"))?;
-            let code: Vec<[u8; 8]> = function
+            Ok(function
                 .instructions
                 .iter()
                 .copied()
                 .map(bytes_of)
-                .collect();
-            bpf::load_for_uprobes(name, &code).map_err(|error| error.to_string())
+                .collect())
         };
+        let load = |name: &str| -> Result<OwnedFd, String> {
+            bpf::load_for_uprobes(name, &code(name)?).map_err(|error| error.to_string())
+        };
+        let parts: Result<Vec<Part>, String> = (0..)
+            .zip(object::PART_NAMES)
+            .map(|(index, name)| {
+                Ok(Part {
+                    index,
+                    name,
+                    code: code(name)?,
+                })
+            })
+            .collect();
         Ok(Self {
             called: load(object::DRIVER_CALLED)?,
             returned: load(object::DRIVER_RETURNED)?,
+            array,
+            parts: parts?,
+            loaded: Vec::new(),
         })
+    }
+
+    /// Loads the programs that the probes go on in where stacks are walked, which takes the verifier a quarter of a
+    /// second; once.
+    pub(super) fn load_parts(&mut self) -> io::Result<()> {
+        for part in std::mem::take(&mut self.parts) {
+            let program = bpf::load_for_uprobes(part.name, &part.code)?;
+            bpf::set_program(self.array.as_fd(), part.index, program.as_fd())?;
+            self.loaded.push(program);
+        }
+        Ok(())
     }
 
     /// Attaches at all sites with one link.

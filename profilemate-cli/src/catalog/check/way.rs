@@ -98,6 +98,10 @@ impl Follower<'_, '_, '_> {
             Root::Global(module, name) => {
                 self.global(module.as_deref().unwrap_or(&self.module), name)
             }
+            Root::Local(name) => {
+                let told = Told::unclear("variables of frames are not looked for");
+                (format!("local.{name}"), Type::Unknown, told)
+            }
             Root::Closure(name) => {
                 let told = Told::unclear("variables of enclosing functions are not looked for");
                 (format!("closure.{name}"), Type::Unknown, told)

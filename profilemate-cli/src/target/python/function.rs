@@ -31,6 +31,8 @@ pub struct Function {
     pub address: u64,
     /// Its `PyCodeObject`.
     pub code: u64,
+    /// The code of the innermost function that it wraps: what a frame of it runs on. Its own if it wraps none.
+    pub innermost: u64,
     /// Where its vectorcall pointer lies.
     pub vectorcall_address: u64,
     /// The pointer now; not [`Layout::default_vectorcall`] if someone changed it, ourselves or another.

@@ -323,15 +323,16 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
         let code = objects.code(function.code).ok_or("the code object")?;
         let offsets = &self.layout.offsets.function;
         let wrapped = self.innermost(address);
-        let (wrapped_arguments, wrapped_argcount) = match &wrapped {
-            Some(code) => (code.arguments.clone(), code.argcount),
-            None => (Vec::new(), 0),
+        let (innermost, wrapped_arguments, wrapped_argcount) = match &wrapped {
+            Some((inner, code)) => (*inner, code.arguments.clone(), code.argcount),
+            None => (function.code, Vec::new(), 0),
         };
         Ok(Function {
             module: module.to_owned(),
             qualname: qualname.to_owned(),
             address,
             code: function.code,
+            innermost,
             vectorcall_address: address + offsets.vectorcall,
             vectorcall_value: function.vectorcall,
             version_address: offsets.version.map(|offset| address + offset),
@@ -355,8 +356,9 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
         })
     }
 
-    /// The code of the innermost function along `__wrapped__`; `None` if the function has no `__wrapped__`.
-    fn innermost(&self, function: u64) -> Option<Code> {
+    /// The code of the innermost function along `__wrapped__`, and what is read of it; `None` if the function has no
+    /// `__wrapped__`.
+    fn innermost(&self, function: u64) -> Option<(u64, Code)> {
         let objects = self.objects();
         let mut inner = None;
         let mut object = function;
@@ -374,7 +376,7 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
             };
             object = wrapped;
         }
-        objects.code(inner?)
+        Some((inner?, objects.code(inner?)?))
     }
 
     fn version_cache_slot(&self, function: u64, version: u32) -> Option<u64> {

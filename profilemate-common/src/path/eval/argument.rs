@@ -4,8 +4,10 @@ use super::{Call, KEYWORD, Machine, Next, Register};
 use crate::path::Op;
 use crate::python::{KernelLayout, OB_SIZE};
 use crate::record::{
-    PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_NO_RESULT, STATUS_NOT_PASSED, STATUS_OK,
+    PHASE_RETURN, STATUS_BAD_PROGRAM, STATUS_FAULT, STATUS_NO_RESULT, STATUS_NOT_PASSED, STATUS_OK,
+    STATUS_UNSET, STATUS_WRONG_TYPE,
 };
+use crate::walk::TAG;
 
 /// Keyword arguments that are searched, at most.
 const KEYWORDS: u64 = 16;
@@ -69,5 +71,22 @@ pub(super) fn result(call: &Call) -> Next {
         Next::Object(call.result)
     } else {
         Next::Fail(STATUS_NO_RESULT)
+    }
+}
+
+/// `CODE_LOCAL`.
+#[inline(always)]
+pub(super) fn local<M: Machine>(machine: &M, op: &Op, call: &Call) -> Next {
+    let at = call.args.wrapping_add(8 * u64::from(op.index));
+    let Some(reference) = machine.read::<u64>(at) else {
+        return Next::Fail(STATUS_FAULT);
+    };
+    if reference & TAG == TAG {
+        // A small number instead of an object (3.14); never the value of a variable.
+        return Next::Fail(STATUS_WRONG_TYPE);
+    }
+    match reference & !TAG {
+        0 => Next::Fail(STATUS_UNSET),
+        object => Next::Object(object),
     }
 }

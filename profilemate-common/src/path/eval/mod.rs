@@ -26,9 +26,9 @@ pub use register::{REGISTERS, Register};
 use crate::memory::Memory;
 use crate::path::{
     CODE_ARGUMENT, CODE_ATTRIBUTE, CODE_COLLECT, CODE_CONSTANT, CODE_DICT_VALUE, CODE_KEPT,
-    CODE_LEAF, CODE_LIST_ITEM, CODE_LOAD, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS, LEAF_BOOL,
-    LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_ROWS, LEAF_STR, LEAF_TENSOR,
-    OPS, Op, Program,
+    CODE_LEAF, CODE_LIST_ITEM, CODE_LOAD, CODE_LOCAL, CODE_RESULT, CODE_TUPLE_ITEM, LEAF_ADDRESS,
+    LEAF_BOOL, LEAF_BYTES, LEAF_FLOAT, LEAF_INT, LEAF_IS_NONE, LEAF_LEN, LEAF_ROWS, LEAF_STR,
+    LEAF_TENSOR, OPS, Op, Program,
 };
 use crate::python::{FLAG_LIST, FLAG_TUPLE, KernelLayout};
 use crate::record::{
@@ -42,10 +42,11 @@ pub const PARTS: u32 = 32;
 /// Status that every field must have before [`start`]: nothing was read for lack of room or steps.
 pub const INITIAL_STATUS: u8 = STATUS_NO_ROOM;
 
-/// The call as the marker page's registers show it.
+/// The call as the marker page's registers show it, or a frame as a walk of the stack found it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Call {
-    /// Address of the arguments (`PyObject *` each): positional ones, then those by keyword.
+    /// Address of the arguments (`PyObject *` each): positional ones, then those by keyword. For a frame: of its local
+    /// variables.
     pub args: u64,
     /// Positional arguments, `self` included.
     pub nargs: u32,
@@ -90,19 +91,17 @@ const NEXT: u64 = 0;
 /// Pass over the rest of a failed field. In the place of [`CODE_LEAF`], which is never a stage.
 const SKIP: u64 = CODE_LEAF as u64;
 /// Compare one keyword name.
-const KEYWORD: u64 = 11;
+const KEYWORD: u64 = 13;
 /// Compare one slot of a dictionary's hash table.
-const PROBE: u64 = 12;
+const PROBE: u64 = 14;
 /// Take the next item of a collection.
-const ITEM: u64 = 13;
+const ITEM: u64 = 15;
 /// Compare a type and its bases with the types that have no flag.
-const BASE: u64 = 14;
+const BASE: u64 = 16;
 /// An operation that is not known.
-const UNKNOWN: u64 = 15;
+const UNKNOWN: u64 = 17;
 /// Stage of leaf 0; the others follow.
-const LEAF: u64 = 16;
-/// Take the object kept: the stage of [`CODE_KEPT`], behind the leaves.
-const KEPT: u64 = LEAF + LEAF_ROWS as u64 + 1;
+const LEAF: u64 = 18;
 
 /// Prepares a run.
 #[inline(always)]
@@ -225,6 +224,7 @@ fn handle<M: Machine>(
         DICT_VALUE => attribute::dict_value(machine, object),
         SKIP => skip(machine, op, pc),
         COLLECT => collection::collect(machine, layout, object),
+        LOCAL => argument::local(machine, op, call),
         KEYWORD => argument::keyword(machine, op, call, layout),
         PROBE => attribute::probe(machine, op),
         BASE => leaf::base(machine, op, layout, object),
@@ -331,6 +331,8 @@ const TUPLE_ITEM: u64 = CODE_TUPLE_ITEM as u64;
 const LIST_ITEM: u64 = CODE_LIST_ITEM as u64;
 const DICT_VALUE: u64 = CODE_DICT_VALUE as u64;
 const COLLECT: u64 = CODE_COLLECT as u64;
+const KEPT: u64 = CODE_KEPT as u64;
+const LOCAL: u64 = CODE_LOCAL as u64;
 const LEAF_STAGE_ADDRESS: u64 = LEAF + LEAF_ADDRESS as u64;
 const LEAF_STAGE_INT: u64 = LEAF + LEAF_INT as u64;
 const LEAF_STAGE_BOOL: u64 = LEAF + LEAF_BOOL as u64;
@@ -348,9 +350,7 @@ fn entry_stage(op: &Op) -> u64 {
     let code = u64::from(op.code);
     if op.code == CODE_LEAF {
         leaf_stage(op.leaf)
-    } else if op.code == CODE_KEPT {
-        KEPT
-    } else if code > COLLECT {
+    } else if code > LOCAL {
         UNKNOWN
     } else {
         code

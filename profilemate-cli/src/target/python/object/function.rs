@@ -7,6 +7,23 @@ use crate::target::python::memory::ReadBytes;
 const NAMES: usize = 4096;
 /// `CO_FAST_FREE` in `co_localspluskinds`.
 const KIND_FREE: u8 = 0x80;
+/// `CO_FAST_CELL`.
+const KIND_CELL: u8 = 0x40;
+/// `CO_FAST_HIDDEN`: a variable of a comprehension that was inlined (3.12 and newer).
+const KIND_HIDDEN: u8 = 0x10;
+/// From `co_freevars` to `co_cellvars` (3.10).
+const CELLS_AFTER_FREE: u64 = 8;
+
+/// A local variable of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Its name.
+    pub name: String,
+    /// Which of the frame's variables it is.
+    pub index: u32,
+    /// Whether a cell holds it, because an inner function uses it or an outer one has it.
+    pub is_cell: bool,
+}
 
 /// What is read of a `PyFunctionObject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,5 +160,34 @@ impl<M: ReadBytes> Objects<'_, M> {
             .zip(kinds)
             .filter(|(_, kind)| kind & KIND_FREE != 0);
         names.map(|(name, _)| self.text(*name)).collect()
+    }
+
+    /// The local variables of a code object's frames, arguments first.
+    pub fn locals(&self, code: u64) -> Option<Vec<Local>> {
+        let offsets = &self.layout.offsets.code;
+        let tuple = |at: u64| self.tuple(self.pointer(code.checked_add(at)?)?, NAMES);
+        let names = tuple(offsets.locals)?;
+        let mut all = names;
+        let kinds: Vec<u8> = if self.layout.offsets.old_keys {
+            let plain = all.len();
+            all.extend(tuple(offsets.free.checked_add(CELLS_AFTER_FREE)?)?);
+            all.extend(tuple(offsets.free)?);
+            (0..all.len())
+                .map(|index| if index < plain { 0 } else { KIND_CELL })
+                .collect()
+        } else {
+            self.bytes(self.pointer(code.checked_add(offsets.free)?)?, NAMES)?
+        };
+        let variables = all.iter().zip(kinds).zip(0u32..);
+        variables
+            .filter(|((_, kind), _)| kind & KIND_HIDDEN == 0)
+            .map(|((name, kind), index)| {
+                Some(Local {
+                    name: self.text(*name)?,
+                    index,
+                    is_cell: kind & (KIND_CELL | KIND_FREE) != 0,
+                })
+            })
+            .collect()
     }
 }

@@ -17,7 +17,7 @@ mod text;
 mod tests;
 
 pub use dict::{Entry, Keys};
-pub use function::{Code, FunctionObject};
+pub use function::{Code, FunctionObject, Local};
 
 /// Items of a dictionary that are read, at most.
 pub const DICT_ITEMS: usize = 1 << 20;

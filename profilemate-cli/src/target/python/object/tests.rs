@@ -282,6 +282,7 @@ fn function() -> Function {
         wrapped: false,
         wrapped_arguments: Vec::new(),
         wrapped_argcount: 9,
+        innermost: 0,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::target::python::function::{Binding, Function};
 use crate::target::python::interned::Interned;
 use crate::target::python::layout::CELL_VALUE;
 use crate::target::python::memory::ReadBytes;
+use crate::target::python::object::Local;
 use crate::target::python::tensor::{TensorError, Tensors};
 
 /// A compiled path: one field of a program.
@@ -34,19 +35,21 @@ pub struct Compiled {
 /// Compiles the field paths of one function.
 pub struct Compiler<'i, 'r, 'm, M> {
     pub(super) interned: &'i Interned<'r, 'm, M>,
-    function: &'i Function,
-    classes: HashMap<String, String>,
-    tensors: Option<Result<Tensors, TensorError>>,
+    pub(super) function: &'i Function,
+    pub(super) classes: HashMap<String, String>,
+    /// The variables of its frames, if the paths are read there and not at calls.
+    pub(super) locals: Option<Vec<Local>>,
+    pub(super) tensors: Option<Result<Tensors, TensorError>>,
 }
 
 /// Where a compilation stands: the operations so far, the path so far, and the class there, if it is known.
-struct Way {
-    ops: Vec<Op>,
-    prefix: String,
-    class: Option<u64>,
+pub(super) struct Way {
+    pub(super) ops: Vec<Op>,
+    pub(super) prefix: String,
+    pub(super) class: Option<u64>,
 }
 
-fn op(code: u8) -> Op {
+pub(super) fn op(code: u8) -> Op {
     Op {
         code,
         index: NO_INDEX,
@@ -63,6 +66,7 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
             function,
             classes: HashMap::new(),
             tensors: None,
+            locals: None,
         }
     }
 
@@ -79,6 +83,7 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
     pub fn class_of(mut self, prefix: &str, class: &str) -> Self {
         let by_name = prefix
             .strip_prefix("arg.")
+            .or_else(|| prefix.strip_prefix("local."))
             .filter(|rest| !rest.starts_with(|first: char| first.is_ascii_digit()));
         self.classes
             .insert(by_name.unwrap_or(prefix).to_owned(), class.to_owned());
@@ -92,7 +97,10 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
 
     /// Compiles a path.
     pub fn compile_path(&self, path: &Path) -> Result<Compiled, CompileError> {
-        let mut way = self.root(&path.root)?;
+        let mut way = match &self.locals {
+            None => self.root(&path.root)?,
+            Some(locals) => self.frame_root(locals, &path.root)?,
+        };
         for step in &path.steps {
             self.step(&mut way, step)?;
         }
@@ -100,6 +108,11 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         way.ops.push(last);
         let needs_blob = path.kind.is_collection()
             || matches!(path.kind, Kind::Str | Kind::Bytes | Kind::Tensor);
+        if needs_blob && self.locals.is_some() {
+            return Err(CompileError::NotThere {
+                what: "of a frame only numbers, lengths, truth values and identities are read",
+            });
+        }
         Ok(Compiled {
             ops: way.ops,
             shape: path.kind.shape(),
@@ -107,7 +120,7 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         })
     }
 
-    fn method(&self) -> String {
+    pub(super) fn method(&self) -> String {
         format!("{}:{}", self.function.module, self.function.qualname)
     }
 
@@ -120,7 +133,7 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
     }
 
     /// The class that was given for this prefix.
-    fn class_at(&self, prefix: &str) -> Result<Option<u64>, CompileError> {
+    pub(super) fn class_at(&self, prefix: &str) -> Result<Option<u64>, CompileError> {
         let Some(class) = self.classes.get(prefix) else {
             return Ok(None);
         };
@@ -165,6 +178,11 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
             }
             Root::Global(module, name) => self.global(module.as_deref(), name)?,
             Root::Closure(name) => (self.closure(name)?, format!("closure.{name}"), None),
+            Root::Local(_) => {
+                return Err(CompileError::NotThere {
+                    what: "local variables are read in frames only, not at calls",
+                });
+            }
         };
         let class = self.class_at(&prefix)?.or(class);
         Ok(Way { ops, prefix, class })
@@ -214,7 +232,7 @@ impl<'i, 'r, 'm, M: ReadBytes> Compiler<'i, 'r, 'm, M> {
         }
     }
 
-    fn global(
+    pub(super) fn global(
         &self,
         module: Option<&str>,
         name: &str,

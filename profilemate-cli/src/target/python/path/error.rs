@@ -69,6 +69,20 @@ pub enum CompileError {
         /// Variable.
         name: String,
     },
+    /// The function has no such local variable.
+    #[error("frames of {method} have no variable {name}")]
+    NoLocal {
+        /// The method.
+        method: String,
+        /// Variable.
+        name: String,
+    },
+    /// The path begins where calls and frames differ.
+    #[error("{what}")]
+    NotThere {
+        /// What is not there, in plain words.
+        what: &'static str,
+    },
     /// A class given for a prefix was not resolved.
     #[error("the class at {prefix}: {source}")]
     Class {

@@ -11,6 +11,7 @@
 //!         | "global." NAME             a global of the method's module
 //!         | MODULE "::" NAME           a global of another module, as in `vllm.envs::VLLM_USE_V1`
 //!         | "closure." NAME            a variable of an enclosing function
+//!         | "local." NAME              a local variable, of a frame that a walk of the stack finds
 //! step    = "." NAME                   an instance attribute or slot
 //!         | "[" N "]"                  an item of a tuple (a named tuple's fields are such items)
 //!         | "[list:" N "]"             an item of a list
@@ -25,7 +26,7 @@
 //! ```
 //!
 //! `[*].NAME` reads an attribute of every item: `ret.scheduled_new_reqs[*].req_id:strs`.
-//! Keyword arguments called `ret`, `self`, `arg`, `global` or `closure` are written `arg.ret` and so on.
+//! Keyword arguments called `ret`, `self`, `arg`, `global`, `closure` or `local` are written `arg.ret` and so on.
 //!
 //! Only stored data can be read: properties and methods would run code. Instance attributes are found by name, so no
 //! class need be known. Slots (`__slots__`) can only be found with the class: see [`Compiler::class_of`].
@@ -33,6 +34,7 @@
 mod attribute;
 mod compile;
 mod error;
+mod frame;
 mod parse;
 mod program;
 mod syntax;

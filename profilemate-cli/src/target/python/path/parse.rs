@@ -163,6 +163,10 @@ impl<'t> Parser<'t> {
                 self.expect(".", "expected .NAME after closure")?;
                 Root::Closure(self.name()?.to_owned())
             }
+            "local" => {
+                self.expect(".", "expected .NAME after local")?;
+                Root::Local(self.name()?.to_owned())
+            }
             name => Root::Argument(name.to_owned()),
         })
     }
@@ -328,7 +332,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_parses_to_the_same(text in "(self|ret|x|arg\\.2|global\\.G|m\\.n::G|closure\\.c)(\\.[a-z_]{1,5}|\\[[0-9]\\]|\\[list:[0-9]\\]|\\['[ -&]{0,4}'\\]){0,5}(\\[\\*\\](\\.[a-z]{1,3})?(:(ints|strs|addrs))?|:(int|float|bool|str|bytes|none|len|addr|ints|strs|addrs|items))?") {
+        fn what_is_printed_parses_to_the_same(text in "(self|ret|x|arg\\.2|global\\.G|m\\.n::G|closure\\.c|local\\.v)(\\.[a-z_]{1,5}|\\[[0-9]\\]|\\[list:[0-9]\\]|\\['[ -&]{0,4}'\\]){0,5}(\\[\\*\\](\\.[a-z]{1,3})?(:(ints|strs|addrs))?|:(int|float|bool|str|bytes|none|len|addr|ints|strs|addrs|items))?") {
             let path = parse(&text).unwrap();
             prop_assert_eq!(parse(&path.to_string()), Ok(path));
         }

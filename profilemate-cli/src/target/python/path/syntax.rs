@@ -19,6 +19,8 @@ pub enum Root {
     Global(Option<String>, String),
     /// A variable of an enclosing function.
     Closure(String),
+    /// A local variable of a frame.
+    Local(String),
 }
 
 /// One step on the way.
@@ -136,6 +138,7 @@ impl fmt::Display for Path {
             Root::Global(None, name) => write!(f, "global.{name}")?,
             Root::Global(Some(module), name) => write!(f, "{module}::{name}")?,
             Root::Closure(name) => write!(f, "closure.{name}")?,
+            Root::Local(name) => write!(f, "local.{name}")?,
         }
         for step in &self.steps {
             write!(f, "{step}")?;

@@ -30,7 +30,7 @@ impl Memory for Noise {
 fn any_op() -> impl Strategy<Value = Op> {
     let index = prop_oneof![Just(NO_INDEX), 0..40_u32];
     (
-        1..13_u8,
+        1..14_u8,
         0..12_u8,
         0..4_u8,
         index.clone(),
