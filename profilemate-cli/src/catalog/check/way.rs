@@ -282,6 +282,9 @@ impl Follower<'_, '_, '_> {
         let order = self.names().order(class);
         let what = &class.name;
         let mut of_the_class = false;
+        if is_enum(&order.names) && ["_name_", "_value_"].contains(&name) {
+            return Told::found();
+        }
         for above in &order.classes {
             let own = &above.class;
             let assigned =
@@ -347,6 +350,14 @@ fn is_record(bases: &[String], classes: &[ClassAt]) -> bool {
     let last = |name: &str| RECORDS.contains(&name.rsplit('.').next().unwrap_or_default());
     let decorated = classes.iter().flat_map(|class| &class.class.decorators);
     decorated.chain(bases).any(|name| last(name))
+}
+
+/// Each member of an enumeration stores its name and its value under these names (`enum.py`, `EnumType`).
+fn is_enum(names: &[String]) -> bool {
+    names.iter().any(|name| {
+        let last = name.rsplit('.').next().unwrap_or_default();
+        ["Enum", "IntEnum", "StrEnum"].contains(&last)
+    })
 }
 
 fn is_named_tuple(bases: &[String]) -> bool {
