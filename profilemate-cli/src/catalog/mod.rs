@@ -15,6 +15,8 @@ pub use user::{Error as UserError, user_methods};
 
 /// The built-in catalogue's source.
 const VLLM: &str = include_str!("vllm.toml");
+/// More methods of it, each file a subject.
+const MORE: [&str; 2] = [include_str!("graphs.toml"), include_str!("layers.toml")];
 
 /// All methods of one framework.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +27,14 @@ pub struct Catalog {
     /// The methods.
     #[serde(rename = "method")]
     pub methods: Vec<Method>,
+}
+
+/// A file of methods beside the catalogue's first one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Methods {
+    #[serde(rename = "method")]
+    methods: Vec<Method>,
 }
 
 /// One probed method.
@@ -141,10 +151,15 @@ impl Catalog {
     /// The built-in catalogue of vLLM.
     ///
     /// # Panics
-    /// If the embedded file does not parse, which a test holds.
+    /// If an embedded file does not parse, which a test holds.
     pub fn vllm() -> Self {
-        toml::from_str(VLLM)
-            .expect("the embedded catalogue parses; `the_catalogue_parses` holds it")
+        let parses = "the embedded catalogue parses; `the_catalogue_parses` holds it";
+        let mut catalog: Self = toml::from_str(VLLM).expect(parses);
+        for text in MORE {
+            let more: Methods = toml::from_str(text).expect(parses);
+            catalog.methods.extend(more.methods);
+        }
+        catalog
     }
 
     /// Whether `version` came after those that the catalogue was written for.

@@ -6,6 +6,7 @@ mod drivers;
 mod look;
 pub mod options;
 mod pump;
+mod standing;
 mod start;
 mod status;
 mod tracked;

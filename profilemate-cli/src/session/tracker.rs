@@ -33,13 +33,13 @@ pub(super) struct Tracker {
     pub(super) catalog: Catalog,
     kernel: Option<Kernel>,
     links: Vec<Link>,
-    drivers: Drivers,
-    driver_seen: bool,
+    pub(super) drivers: Drivers,
+    pub(super) driver_seen: bool,
     pub(super) notes: Notes,
     site: u64,
     tree: process::Tree,
-    processes: BTreeMap<u32, Tracked>,
-    next_page: u16,
+    pub(super) processes: BTreeMap<u32, Tracked>,
+    pub(super) next_page: u16,
     next_program: u32,
 }
 
@@ -106,78 +106,6 @@ impl Tracker {
                 .look(*pid, tracked.is_young(), kernel, &self.notes);
         }
         self.driver_seen |= self.drivers.any();
-    }
-
-    /// The plan for the processes that are there.
-    pub(super) fn plans(&self) -> Vec<ProcessPlan> {
-        self.processes
-            .iter()
-            .map(|(pid, tracked)| ProcessPlan {
-                libraries: self.drivers.plans(*pid),
-                ..tracked.plan.clone()
-            })
-            .collect()
-    }
-
-    /// Processes that are attached.
-    pub(super) fn attached(&self) -> usize {
-        self.processes
-            .values()
-            .filter(|tracked| tracked.attachment.is_some() || tracked.walks.is_some())
-            .count()
-    }
-
-    /// Why nothing was attached at any time; `None` if something was, or nothing was to be.
-    pub(super) fn why_nothing(&self) -> Option<Trouble> {
-        if self.next_page > 0 || self.driver_seen || self.options.touch == Touch::None {
-            return None;
-        }
-        // What says most about the target comes first: a version that is not supported before "not yet".
-        let troubles = self.troubles();
-        let told = troubles
-            .iter()
-            .max_by_key(|(_, trouble)| (trouble.exit != Exit::NoTarget, !trouble.passing));
-        Some(told.map_or_else(
-            || {
-                Trouble::lasting(
-                    Exit::NoTarget,
-                    "the target ended before anything could be attached",
-                )
-            },
-            |(_, trouble)| trouble.clone(),
-        ))
-    }
-
-    /// Whether some process may yet be attached.
-    pub(super) fn hopeful(&self) -> bool {
-        self.drivers.any()
-            || self.processes.values().any(|tracked| {
-                tracked.attachment.is_some()
-                    || tracked.walks.is_some()
-                    || tracked
-                        .trouble
-                        .as_ref()
-                        .is_none_or(|trouble| trouble.passing)
-            })
-    }
-
-    /// Whether a young process is there, which is worth frequent polls.
-    pub(super) fn young(&self) -> bool {
-        let user = !self.options.methods.is_empty();
-        self.processes
-            .values()
-            .any(|tracked| tracked.is_expected(user))
-    }
-
-    /// The troubles of the processes that are not attached, the weightiest first.
-    pub(super) fn troubles(&self) -> Vec<(u32, Trouble)> {
-        let mut troubles: Vec<(u32, Trouble)> = self
-            .processes
-            .iter()
-            .filter_map(|(pid, tracked)| Some((*pid, tracked.trouble.clone()?)))
-            .collect();
-        troubles.sort_by_key(|(_, trouble)| trouble.passing);
-        troubles
     }
 
     fn forget_ended(&mut self, tree: &[Seen]) {
