@@ -22,6 +22,7 @@ pub(crate) fn test() -> Result<()> {
     shell::run(&mut cargo(&[
         "test",
         "--locked",
+        "--no-fail-fast",
         "--workspace",
         "--exclude",
         "profilemate-tests",
@@ -30,6 +31,7 @@ pub(crate) fn test() -> Result<()> {
     let end_to_end = [
         "test",
         "--locked",
+        "--no-fail-fast",
         "--package",
         "profilemate-tests",
         "--",
