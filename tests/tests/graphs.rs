@@ -14,6 +14,8 @@ use serde_json::Value;
 struct Run {
     truth: Value,
     session: Session,
+    /// The session's files, which are read when they are asked for.
+    _folder: tempfile::TempDir,
 }
 
 /// Runs the program under the tracer; attached before it captures, or (`late`) after.
@@ -91,8 +93,11 @@ fn traced(version: &str, late: bool) -> Option<Run> {
             "no pass ended: {log}"
         );
     }
-    println!("{}", folder.keep().display());
-    Some(Run { truth, session })
+    Some(Run {
+        truth,
+        session,
+        _folder: folder,
+    })
 }
 
 /// Whether a session below `sessions` has attached a process and probes its driver.
@@ -142,7 +147,7 @@ fn used(session: &Session, column: &str) -> BTreeMap<String, u64> {
 }
 
 fn assert_used(run: &Run) {
-    let Run { truth, session } = run;
+    let Run { truth, session, .. } = run;
     for (ours, theirs) in [
         ("replay_count", "replays"),
         ("launches", "launches"),
@@ -173,7 +178,7 @@ fn assert_used(run: &Run) {
 }
 
 fn assert_captured(run: &Run) {
-    let Run { truth, session } = run;
+    let Run { truth, session, .. } = run;
     let rows = session.rows("cuda_graph_captures");
     let mut captured: BTreeMap<String, u64> = BTreeMap::new();
     for row in &rows {

@@ -4,6 +4,7 @@ mod bench;
 mod bpf;
 mod demo;
 mod docs;
+mod gpu;
 mod shell;
 mod test;
 mod tidy;
@@ -38,6 +39,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// On a machine with an NVIDIA GPU: compare what is traced of PyTorch's CUDA graphs with what was done.
+    GpuCheck(gpu::GpuCheck),
     /// Run every test that this machine can run.
     Test,
     /// Check the house rules that no lint knows.
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
         } else {
             docs::Mode::Write
         }),
+        Task::GpuCheck(options) => gpu::check(&options),
         Task::Test => test::test(),
         Task::Tidy => tidy::tidy(),
         Task::VerifyVllm(options) => verify::verify(&options),
