@@ -1,8 +1,4 @@
 //! PyTorch's CUDA graphs on a real GPU, traced live: `cargo xtask gpu-check`. Skipped where that did not start it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says by panicking what is not as it should be"
-)]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
