@@ -117,6 +117,8 @@ fn the_demo_prints_its_session_folder_and_fills_the_tables() {
         "request_lifecycle",
         "forward_pass_timing",
         "cpu_operations_timing",
+        "cuda_graph_captures",
+        "cuda_graph_usage",
     ] {
         assert!(
             !session.rows(table).is_empty(),
@@ -130,7 +132,7 @@ fn the_demo_prints_its_session_folder_and_fills_the_tables() {
         );
     }
     for table in [
-        "cuda_graph_captures",
+        "cuda_graph_timeline",
         "moe_expert_timing",
         "encoder_decoder_timing",
     ] {
