@@ -111,7 +111,7 @@ fn without_a_driver_library_nothing_is_probed_and_the_tables_say_so() {
     let metadata = tracer.finish();
     assert_eq!(metadata["libraries"].as_array().unwrap().len(), 0);
     let coverage = &metadata["tables"]["cuda_graph_captures"]["coverage"];
-    assert_eq!(coverage["status"], "not_observable");
+    assert_eq!(coverage["status"], "not_applicable");
     assert!(
         coverage["reason"]
             .as_str()

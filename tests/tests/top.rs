@@ -82,10 +82,11 @@ fn once_gives_the_live_numbers_as_json_and_writes_no_file() {
             .as_array()
             .is_some_and(|requests| !requests.is_empty())
     );
-    assert_eq!(
-        view["graph_hit_pct"],
-        Value::Null,
-        "a target without CUDA graphs: {view:#}"
+    assert!(
+        view["graph_hit_pct"]
+            .as_f64()
+            .is_none_or(|pct| (0.0..=100.0).contains(&pct)),
+        "{view:#}"
     );
     assert_eq!(
         std::fs::read_dir(empty.path()).unwrap().count(),

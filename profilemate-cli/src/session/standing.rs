@@ -1,5 +1,6 @@
 //! How a session stands: what is attached, what may yet be, and why the rest is not.
 
+use super::tracked::Tracked;
 use super::tracker::Tracker;
 use super::trouble::Trouble;
 use crate::cli::Exit;
@@ -28,7 +29,7 @@ impl Tracker {
 
     /// Why nothing was attached at any time; `None` if something was, or nothing was to be.
     pub(super) fn why_nothing(&self) -> Option<Trouble> {
-        if self.next_page > 0 || self.driver_seen || self.options.touch == Touch::None {
+        if self.next_page > 0 || self.options.touch == Touch::None {
             return None;
         }
         // What says most about the target comes first: a version that is not supported before "not yet".
@@ -36,6 +37,10 @@ impl Tracker {
         let told = troubles
             .iter()
             .max_by_key(|(_, trouble)| (trouble.exit != Exit::NoTarget, !trouble.passing));
+        // Calls of the driver are something, but not what was asked for where methods were refused.
+        if self.driver_seen && told.is_none_or(|(_, trouble)| trouble.exit == Exit::NoTarget) {
+            return None;
+        }
         Some(told.map_or_else(
             || {
                 Trouble::lasting(
@@ -49,7 +54,12 @@ impl Tracker {
 
     /// Whether some process may yet be attached.
     pub(super) fn hopeful(&self) -> bool {
-        self.drivers.any()
+        // Beside another tracer there is nothing to wait for.
+        let busy = |tracked: &Tracked| {
+            let trouble = tracked.trouble.as_ref();
+            trouble.is_some_and(|trouble| trouble.exit == Exit::Busy)
+        };
+        self.drivers.any() && !self.processes.values().any(busy)
             || self.processes.values().any(|tracked| {
                 tracked.attachment.is_some()
                     || tracked.walks.is_some()
