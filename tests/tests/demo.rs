@@ -142,7 +142,7 @@ fn an_unprepared_python_3_11_is_told_what_can_be_done() {
         .unwrap();
     // Its worker calls the CUDA driver, and is told of by walks of its Python stack; its engine does not.
     assert_eq!(traced.status.code(), Some(0));
-    let text = String::from_utf8_lossy(&traced.stderr).into_owned();
+    let text = Session::only(&output).metadata.to_string();
     assert!(
         text.contains("3.11") && text.contains("trace -- CMD"),
         "{text}"

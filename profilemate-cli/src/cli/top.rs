@@ -21,6 +21,8 @@ use crate::view::top::{Shared, screen};
 
 /// For how long `--once` looks, if it is not told.
 const ONCE: Duration = Duration::from_secs(3);
+/// Seconds that `--once` waits for a first event.
+const PATIENCE: f64 = 5.0;
 /// Columns and lines of `--once`.
 const PAGE: (u16, u16) = (80, 24);
 
@@ -129,9 +131,7 @@ fn viewer(
         .name("pm-view".into())
         .spawn(move || {
             let seen = if once {
-                while shared.view().elapsed_sec < span && !ended.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
+                wait(&shared, &ended, span);
                 // Taken before the session ends: a detach takes time, in which there is nothing to see.
                 Ok(Some(shared.view()))
             } else {
@@ -146,6 +146,23 @@ fn viewer(
                 anyhow::Error::new(error).context("cannot start a thread"),
             )
         })
+}
+
+/// Waits for `span` seconds from the first event on; a target in which nothing happens is looked at for longer, but
+/// not for ever.
+fn wait(shared: &Shared, ended: &AtomicBool, span: f64) {
+    let mut first = None;
+    while !ended.load(Ordering::Relaxed) {
+        let view = shared.view();
+        if first.is_none() && view.events_per_sec > 0.0 {
+            first = Some(view.elapsed_sec);
+        }
+        let begun = first.is_some_and(|first| view.elapsed_sec - first >= span);
+        if begun || view.elapsed_sec >= span + PATIENCE {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Whether the locale says that more than ASCII can be shown.
