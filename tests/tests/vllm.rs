@@ -82,7 +82,7 @@ fn number(row: &Row, column: &str) -> f64 {
         .unwrap_or_else(|_| panic!("column `{column}` is `{}` in {row:?}", row[column]))
 }
 
-/// `doctor` finds every method of the catalogue in the engine and in the worker, and touches nothing.
+/// `doctor` finds every method of the catalogue in the API server, the engine and the worker, and touches nothing.
 fn assert_doctor_approves(pid: u32) {
     let output = Command::new(binary())
         .args(["doctor", "--json", "--pid", &pid.to_string()])
@@ -91,7 +91,7 @@ fn assert_doctor_approves(pid: u32) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("0.32.0, model runner"), "{text}");
-    assert!(text.contains("a trace would work: 2 processes"), "{text}");
+    assert!(text.contains("a trace would work: 3 processes"), "{text}");
     assert!(!text.contains("not bound:"), "{text}");
 }
 
