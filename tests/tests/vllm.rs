@@ -508,7 +508,9 @@ fn attaching_and_detaching_under_load_harms_nothing() {
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ready = folder.path().join("ready");
-    let rounds = (3 + cycles()).to_string();
+    // More than are needed: it ends when it is told to.
+    let rounds = (100 + 20 * cycles()).to_string();
+    let stop = folder.path().join("stop");
     let arguments = [
         "--requests",
         "32",
@@ -516,6 +518,8 @@ fn attaching_and_detaching_under_load_harms_nothing() {
         "300",
         "--rounds",
         &rounds,
+        "--stop-file",
+        stop.to_str().unwrap(),
         "--ready-file",
         ready.to_str().unwrap(),
     ];
@@ -545,6 +549,7 @@ fn attaching_and_detaching_under_load_harms_nothing() {
         made += 1;
     }
     println!("{made} cycles, longest stop of a thread {longest} us");
+    std::fs::write(&stop, "").expect("a file in a temporary folder");
     let run = driver.finish();
     assert_eq!(run.result["ok"], true, "{}", run.result);
 }

@@ -38,6 +38,7 @@ def parse():
     p.add_argument("--topk", type=int, default=2)
     p.add_argument("--requests", type=int, default=16)
     p.add_argument("--rounds", type=int, default=1, help="offline: generate() calls; serve: waves")
+    p.add_argument("--stop-file", help="offline: no further round once this file is there")
     p.add_argument("--round-gap", type=float, default=0.0, help="seconds between rounds")
     p.add_argument("--prompt-len", type=int, default=20)
     p.add_argument("--prompt-step", type=int, default=1, help="request i has prompt_len + i*step tokens")
@@ -163,7 +164,11 @@ def offline(a):
     nout = ntok = 0
     digest = hashlib.sha256()
     t1 = time.time()
+    rounds = 0
     for r in range(a.rounds):
+        if a.stop_file and os.path.exists(a.stop_file):
+            break
+        rounds += 1
         if r and a.round_gap:
             time.sleep(a.round_gap)
         res = llm.generate([{"prompt_token_ids": p} for p in prompts(a, r)], sp, use_tqdm=False)
@@ -191,7 +196,7 @@ def offline(a):
             return m[n][0]["value"]
         except (KeyError, IndexError):
             return None
-    ok = nout == a.requests * a.rounds and ntok == nout * a.max_tokens
+    ok = nout == a.requests * rounds and ntok == nout * a.max_tokens
     out = {"mode": "offline", "ok": ok, "requests": nout, "output_tokens": ntok, "output_sha256": digest.hexdigest(), "load_s": round(t_load, 2),
            "generate_s": round(t_gen, 3), "num_preemptions": val("vllm:num_preemptions"),
            "prefix_cache_queries": val("vllm:prefix_cache_queries"), "prefix_cache_hits": val("vllm:prefix_cache_hits"),
