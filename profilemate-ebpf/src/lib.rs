@@ -25,15 +25,11 @@ pub const FRAME_READ: &str = "frame_read";
 pub const DRIVER_CALLED: &str = "driver_called";
 /// The uretprobe program for driver functions whose end is told.
 pub const DRIVER_RETURNED: &str = "driver_returned";
-/// The programs that the loader loads as they are. Those of the driver probes are loaded for the way in which the
-/// kernel can attach them.
-pub const METHOD_PROGRAMS: [&str; 5] = [
-    METHOD_CALLED,
-    FIELDS_READ,
-    STACK_PROBED,
-    STACK_WALKED,
-    FRAME_READ,
-];
+/// The programs of every session. Those of the driver probes are loaded for the way in which the kernel can attach
+/// them.
+pub const METHOD_PROGRAMS: [&str; 2] = [METHOD_CALLED, FIELDS_READ];
+/// The programs that are needed only where stacks are walked.
+pub const WALK_PROGRAMS: [&str; 3] = [STACK_PROBED, STACK_WALKED, FRAME_READ];
 /// All programs of the object.
 pub const PROGRAM_NAMES: [&str; 7] = [
     METHOD_CALLED,

@@ -65,8 +65,10 @@ pub struct Kernel {
     programs: Array<MapData, Wire<Program>>,
     layouts: Array<MapData, Wire<KernelLayout>>,
     counts: PerCpuArray<MapData, u64>,
-    /// Keeps the programs to go on in, which go when the last user space reference to the map does.
-    _parts: ProgramArray<MapData>,
+    /// The programs to go on in, which go when the last user space reference to the map does.
+    parts: ProgramArray<MapData>,
+    /// Whether the programs that walk stacks are loaded.
+    walks: bool,
     stacks: stack::Stacks,
     drivers: driver::Drivers,
     indices: ProgramIndices,
@@ -97,29 +99,16 @@ impl Kernel {
         let mut ebpf = load_object(&bytes, options.ring_bytes)?;
         // Before any map is taken out.
         let drivers = driver::Drivers::new(&mut ebpf, &bytes)?;
-        for name in object::METHOD_PROGRAMS {
-            uprobe(&mut ebpf, name)?
-                .load()
-                .map_err(|source| error::refused(name, source))?;
-        }
-        let mut parts: ProgramArray<MapData> = take(&mut ebpf, object::PARTS)?;
-        for (index, name) in (0..).zip(object::PART_NAMES) {
-            let part = uprobe(&mut ebpf, name)?
-                .fd()
-                .and_then(|fd| fd.try_clone().map_err(Into::into))
-                .map_err(|source| error::refused(name, source))?;
-            parts.set(index, &part, 0).map_err(|source| Error::Map {
-                map: object::PARTS,
-                source,
-            })?;
-        }
+        let mut parts = take(&mut ebpf, object::PARTS)?;
+        load_programs(&mut ebpf, &mut parts, &object::METHOD_PROGRAMS)?;
         let slots = usize::from(PAGES) * page::SLOTS;
         Ok(Self {
             slots: take(&mut ebpf, object::SLOTS)?,
             programs: take(&mut ebpf, object::PROGRAMS)?,
             layouts: take(&mut ebpf, object::LAYOUTS)?,
             counts: take(&mut ebpf, object::COUNTS_MAP)?,
-            _parts: parts,
+            parts,
+            walks: false,
             stacks: stack::Stacks::take(&mut ebpf)?,
             drivers,
             indices: ProgramIndices::new(object::PROGRAM_COUNT, QUARANTINE),
@@ -154,6 +143,16 @@ impl Kernel {
                 source,
             })?;
         self.retire(at, Some(index));
+        Ok(())
+    }
+
+    /// Has the programs that walk stacks verified, once. Most sessions need none of them, and the verifier takes a
+    /// quarter of a second for them.
+    fn load_walks(&mut self) -> Result<(), Error> {
+        if !self.walks {
+            load_programs(&mut self.ebpf, &mut self.parts, &object::WALK_PROGRAMS)?;
+            self.walks = true;
+        }
         Ok(())
     }
 
@@ -325,6 +324,34 @@ fn attach(ebpf: &mut Ebpf, path: &Path, offset: u64, cookie: u64) -> Result<FdLi
 fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, Error> {
     let program = ebpf.program_mut(name).ok_or(Error::Missing { name })?;
     program.try_into().map_err(|_| Error::Missing { name })
+}
+
+/// Loads the programs called `names`, and puts those that others go on in into `parts`.
+fn load_programs(
+    ebpf: &mut Ebpf,
+    parts: &mut ProgramArray<MapData>,
+    names: &[&'static str],
+) -> Result<(), Error> {
+    for &name in names {
+        let program = uprobe(ebpf, name)?;
+        program
+            .load()
+            .map_err(|source| error::refused(name, source))?;
+        let Some(index) = object::PART_NAMES.iter().position(|part| *part == name) else {
+            continue;
+        };
+        let part = program
+            .fd()
+            .and_then(|fd| fd.try_clone().map_err(Into::into))
+            .map_err(|source| error::refused(name, source))?;
+        parts
+            .set(index as u32, &part, 0)
+            .map_err(|source| Error::Map {
+                map: object::PARTS,
+                source,
+            })?;
+    }
+    Ok(())
 }
 
 /// Takes the map `name` out of the object.

@@ -56,6 +56,10 @@ impl Kernel {
     /// Has the stacks of process `pid` walked, laid out as `layout` says; its `task_pointer` is filled in here.
     pub fn set_stack(&mut self, pid: u32, layout: &StackLayout) -> Result<(), Error> {
         self.drivers.walk()?;
+        if !self.attaches_many() {
+            // Driver probes that are attached one by one go on in the programs of the methods.
+            self.load_walks()?;
+        }
         let layout = StackLayout {
             task_pointer: thread_pointer()?,
             ..*layout
@@ -119,6 +123,7 @@ impl Kernel {
     /// Walks the stack at each call of a C function: `offset` of the file at `path` is its first instruction, or one
     /// that it always passes. `pid` alone makes events, no other process that maps the file pays for them.
     pub fn attach_stack(&mut self, path: &Path, offset: u64, pid: u32) -> Result<StackLink, Error> {
+        self.load_walks()?;
         let point = UProbeAttachPoint {
             location: UProbeAttachLocation::AbsoluteOffset(offset),
             cookie: None,
