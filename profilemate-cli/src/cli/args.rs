@@ -72,6 +72,9 @@ pub enum Command {
     /// Write a session for another tool: Perfetto, Chrome, Parquet, OpenTelemetry, Speedscope.
     #[command(after_help = examples::EXPORT)]
     Export(super::export::Export),
+    /// Make one self-contained HTML page of a session, with plots to look at: no network, no server.
+    #[command(after_help = examples::REPORT)]
+    Report(super::report::Report),
     /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
     #[command(after_help = examples::HELPER)]
     Helper(super::helper::Helper),

@@ -12,6 +12,7 @@ mod find;
 pub mod helper;
 mod pages;
 mod print;
+mod report;
 mod run;
 mod stacks;
 mod top;
@@ -50,6 +51,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Explain(explain)) => explain::run(explain),
         Some(Command::Diff(diff)) => diff::run(diff),
         Some(Command::Export(export)) => export::run(export, cli.quiet),
+        Some(Command::Report(report)) => report::run(report, cli.quiet),
         Some(Command::Catalog(options)) => catalog::run(options),
         Some(Command::Doctor(options)) => doctor::doctor(options),
         Some(Command::Top(options)) => top::top(options),

@@ -17,6 +17,7 @@ pub use facts::Facts;
 pub use finding::{Change, Cost, Evidence, Finding, Found};
 
 use crate::recorded::{self, Session};
+use crate::table::AnyRow;
 use rule::{RULES, Rule};
 
 /// How far a table tells what happened, as far as the rules ask.
@@ -101,9 +102,19 @@ impl Explanation {
 
     /// Judges a session folder.
     pub fn of_session(session: &Session) -> Result<Self, recorded::Error> {
+        Self::watching(session, &mut |_| {})
+    }
+
+    /// Judges a session folder, and gives every row to `each` too, so that the folder is read once.
+    pub fn watching(
+        session: &Session,
+        each: &mut dyn FnMut(&AnyRow),
+    ) -> Result<Self, recorded::Error> {
         let mut facts = Facts::default();
-        let notes =
-            session.each(&mut |row| facts.row(row, &|pid| session.metadata.engine_of(pid)))?;
+        let notes = session.each(&mut |row| {
+            facts.row(row, &|pid| session.metadata.engine_of(pid));
+            each(row);
+        })?;
         facts.finish();
         let mut cover = Cover::default();
         for (table, entry) in session.metadata.tables.iter().flatten() {

@@ -18,7 +18,8 @@ fn figure(value: f64) -> String {
     }
 }
 
-fn cost(cost: &Cost) -> String {
+/// What a fault costs, in words.
+pub fn cost(cost: &Cost) -> String {
     match (cost.tokens_per_sec, cost.milliseconds) {
         (Some(rate), _) => format!("{} tokens/s: {}", figure(rate), cost.text),
         (None, Some(ms)) => format!("{} ms {}", figure(ms), cost.text),
@@ -26,7 +27,8 @@ fn cost(cost: &Cost) -> String {
     }
 }
 
-fn when(evidence: &Evidence) -> String {
+/// When the rows were, in words.
+pub fn when(evidence: &Evidence) -> String {
     match (evidence.first_sec, evidence.last_sec) {
         (Some(first), Some(last)) => format!(", {first:.3} s to {last:.3} s"),
         _ => String::new(),

@@ -1,0 +1,138 @@
+//! Calls over time: of encoders, and of the methods that the user named.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{millis, seconds};
+use crate::recorded::Metadata;
+use crate::report::Section;
+use crate::report::member::{Member, Members};
+use crate::report::plot::{Colour, Plot, View, axis, dots, share, time_axis};
+use crate::report::text::{count, duration};
+use crate::report::thin::Thin;
+use crate::table::encoder_decoder_timing::EncoderCall;
+use crate::table::methods::MethodCall;
+
+/// Names of a process that are told apart, at most.
+const NAMES: usize = 24;
+/// Names that the summary has numbers of, at most.
+const TOLD: usize = 4;
+
+/// Durations by name.
+type Names = BTreeMap<String, Thin>;
+
+/// Encoders and methods.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Call {
+    encoders: Members<Names>,
+    methods: Members<Names>,
+}
+
+fn add(names: Option<&mut Names>, name: &str, at: f64, ms: Option<f64>) {
+    let Some(names) = names else {
+        return;
+    };
+    let known = names.contains_key(name) || names.len() < NAMES;
+    let name = if known { name } else { "other" };
+    match names.get_mut(name) {
+        Some(thin) => thin.add(at, ms),
+        None => names.entry(name.to_owned()).or_default().add(at, ms),
+    }
+}
+
+impl Call {
+    pub(super) fn encoder(&mut self, row: &EncoderCall) {
+        let names = self.encoders.of(Member::new(row.rank, row.pid));
+        add(
+            names,
+            row.component,
+            seconds(row.timestamp_sec),
+            millis(row.duration_ms),
+        );
+    }
+
+    pub(super) fn method(&mut self, row: &MethodCall) {
+        let names = self.methods.of(Member::new(None, row.pid));
+        add(
+            names,
+            &row.method,
+            seconds(row.timestamp_sec),
+            millis(row.duration_ms),
+        );
+    }
+
+    pub(super) fn encoders(&self, metadata: &Metadata) -> Section {
+        Section {
+            id: "encoders",
+            title: "Encoders",
+            lead: "Calls of encoders and of what stands beside them, on the host.",
+            tables: &["encoder_decoder_timing"],
+            plots: plot("encoder-calls", &self.encoders, "worker", metadata),
+        }
+    }
+
+    pub(super) fn methods(&self, metadata: &Metadata) -> Section {
+        Section {
+            id: "methods",
+            title: "Methods of your own",
+            lead: "Calls of the methods that were given with --method.",
+            tables: &["methods"],
+            plots: plot("method-calls", &self.methods, "process", metadata),
+        }
+    }
+}
+
+fn plot(id: &str, members: &Members<Names>, kind: &str, metadata: &Metadata) -> Vec<Plot> {
+    let series = members.iter().map(|one| one.1.len()).sum();
+    let mut views: Vec<View> = members
+        .iter()
+        .map(|(member, names)| view(member.name(kind, metadata), names, share(series)))
+        .collect();
+    let Some(first) = views.first_mut() else {
+        return Vec::new();
+    };
+    first.notes.extend(members.note());
+    vec![Plot {
+        id: id.to_owned(),
+        title: "Duration of each call".to_owned(),
+        over_time: true,
+        views,
+    }]
+}
+
+fn view(name: String, names: &Names, most: usize) -> View {
+    let mut notes = Vec::new();
+    let mut told = Vec::new();
+    let colours = Colour::CYCLE.iter().cycle();
+    let data = names
+        .iter()
+        .zip(colours)
+        .map(|((name, thin), colour)| {
+            let drawn = thin.drawn(most);
+            notes.extend(drawn.note(name));
+            let mut text = format!("{name}: {}", count(drawn.rows, "call", "calls"));
+            if let (Some(p50), Some(max)) = (thin.all().quantile(0.5), thin.all().max()) {
+                text += &format!(
+                    ", median {}, longest {}",
+                    duration(p50 / 1e3),
+                    duration(max / 1e3)
+                );
+            }
+            told.push(text);
+            dots(name, *colour, &drawn, "ms")
+        })
+        .collect();
+    if told.len() > TOLD {
+        let more = told.len() - TOLD;
+        told.truncate(TOLD);
+        told.push(format!("{more} more"));
+    }
+    View {
+        name,
+        summary: told.join("; ") + ".",
+        notes,
+        data,
+        layout: json!({"height": 340, "hovermode": "closest", "xaxis": time_axis(), "yaxis": axis("ms")}),
+    }
+}
