@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 # Milliseconds that a loaded machine may take for anything.
-PATIENCE = 60_000
+PATIENCE = 30_000
 
 # What each plot holds, and what of it stands in the document.
 DRAWN = """() => Object.fromEntries([...document.querySelectorAll('.plot')].map((place) => [place.id.slice(5), {
@@ -97,7 +97,10 @@ def zoom(tab, plot, other):
     tab.wait_for_function(changed, arg=[plot, before[0]])
     tab.wait_for_function(changed, arg=[other, before[0]])
     seen = {"before": before, "zoomed": tab.evaluate(RANGE, plot), "other": tab.evaluate(RANGE, other)}
-    tab.evaluate("(id) => Plotly.relayout('plot-' + id, {'xaxis.autorange': true})", plot)
+    tab.mouse.dblclick(box["x"] + box["width"] * 0.5, middle)
+    back = "([id, to]) => Number(document.getElementById('plot-' + id)._fullLayout.xaxis.range[1]) > to - 1e-9"
+    tab.wait_for_function(back, arg=[plot, before[1]])
+    tab.wait_for_function(back, arg=[other, before[1]])
     seen["after"] = tab.evaluate(RANGE, plot)
     return seen
 

@@ -7,7 +7,7 @@ const PIECES: usize = 240;
 /// Length of a piece at first, in seconds.
 const LENGTH: f64 = 1e-3;
 /// Upper by lower end of a class of values.
-const GROWTH: f64 = 1.12;
+const GROWTH: f64 = 1.05;
 
 /// Rows in each piece of time.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn every_value_is_in_the_class_that_holds_it() {
         let mut sizes = BySize::default();
-        for value in [1.0, 1.05, 50.0, 0.0, -1.0, f64::NAN] {
+        for value in [1.0, 1.04, 50.0, 0.0, -1.0, f64::NAN] {
             sizes.add(value);
         }
         let classes = sizes.classes();

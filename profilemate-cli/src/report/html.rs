@@ -4,7 +4,7 @@ use std::fmt::{Result, Write as _};
 
 use super::page::{LIBRARY_LICENCE, LIBRARY_VERSION};
 use super::plot::Plot;
-use super::text::{count, html, thousands};
+use super::text::{count, html, thousands, words};
 use super::{Report, Section};
 use crate::explain::text::{BLIND, NOTHING, cost, when};
 use crate::explain::{Evidence, Finding};
@@ -124,14 +124,14 @@ fn findings(out: &mut String, report: &Report) -> Result {
         )?;
     }
     if !explanation.not_judged.is_empty() {
-        let words = count(explanation.not_judged.len() as u64, "rule", "rules");
-        writeln!(out, "<details><summary>Not judged: {words}</summary><ul>")?;
+        let rules = count(explanation.not_judged.len() as u64, "rule", "rules");
+        writeln!(out, "<details><summary>Not judged: {rules}</summary><ul>")?;
         for one in &explanation.not_judged {
             writeln!(
                 out,
                 "<li><b>{}</b>: {}</li>",
                 html(one.rule),
-                html(&one.reason)
+                words(&one.reason)
             )?;
         }
         writeln!(out, "</ul></details>")?;
@@ -146,14 +146,14 @@ fn finding(out: &mut String, one: &Finding) -> Result {
     writeln!(
         out,
         "<article class=\"finding\"><h3>{}</h3>",
-        html(&one.title)
+        words(&one.title)
     )?;
-    writeln!(out, "<p><b>Costs</b> {}</p>\n<ul>", html(&cost(&one.cost)))?;
+    writeln!(out, "<p><b>Costs</b> {}</p>\n<ul>", words(&cost(&one.cost)))?;
     for evidence in &one.evidence {
         writeln!(
             out,
             "<li>{} <span class=\"note\">({})</span></li>",
-            html(&evidence.text),
+            words(&evidence.text),
             source(evidence)
         )?;
     }
@@ -169,7 +169,7 @@ fn finding(out: &mut String, one: &Finding) -> Result {
             "<p class=\"change\"><code>{}{}</code> {}</p>",
             html(change.option),
             html(&value),
-            html(&change.why)
+            words(&change.why)
         )?;
     }
     writeln!(out, "</article>")
@@ -183,38 +183,60 @@ fn source(evidence: &Evidence) -> String {
 fn section(out: &mut String, report: &Report, section: &Section) -> Result {
     writeln!(
         out,
-        "<section id=\"{}\"><h2>{}</h2>\n<p class=\"lead\">{}</p>",
+        "<section id=\"{}\"><div class=\"keep\"><h2>{}</h2>\n<p class=\"lead\">{}</p>",
         section.id,
         html(section.title),
         html(section.lead)
     )?;
-    for table in section.tables {
-        let rows = report.rows.get(table).copied().flatten();
-        let coverage = report.metadata.coverage(table);
-        let partial = coverage.filter(|coverage| coverage.status == "partial" && rows != Some(0));
-        if section.plots.is_empty() || rows.unwrap_or(0) == 0 {
-            let class = if section.plots.is_empty() {
-                "missing"
-            } else {
-                "note"
-            };
-            writeln!(
-                out,
-                "<p class=\"{class}\"><b>{table}</b>: {}</p>",
-                html(&why_empty(report, table))
-            )?;
-        } else if let Some(partial) = partial {
-            writeln!(
-                out,
-                "<p class=\"note\"><b>{table}</b> tells a part: {}</p>",
-                html(&partial.reason)
-            )?;
-        }
+    sources(out, report, section)?;
+    // On paper a heading stays with its first plot.
+    let mut plots = section.plots.iter();
+    if let Some(first) = plots.next() {
+        plot(out, first)?;
     }
-    for one in &section.plots {
+    writeln!(out, "</div>")?;
+    for one in plots {
         plot(out, one)?;
     }
     writeln!(out, "</section>")
+}
+
+/// What limits the section's tables: why one has no rows, or tells a part. Tables with the same reason stand together.
+fn sources(out: &mut String, report: &Report, section: &Section) -> Result {
+    let mut empty: Vec<(String, Vec<&str>)> = Vec::new();
+    for table in section.tables {
+        let rows = report.rows.get(table).copied().flatten().unwrap_or(0);
+        if rows == 0 {
+            let why = why_empty(report, table);
+            match empty.iter_mut().find(|one| one.0 == why) {
+                Some(one) => one.1.push(table),
+                None => empty.push((why, vec![table])),
+            }
+            continue;
+        }
+        let coverage = report.metadata.coverage(table);
+        if let Some(partial) = coverage.filter(|coverage| coverage.status == "partial") {
+            let reason = words(&partial.reason);
+            writeln!(
+                out,
+                "<p class=\"note\"><b>{table}</b> tells a part: {reason}</p>"
+            )?;
+        }
+    }
+    let class = if section.plots.is_empty() {
+        "missing"
+    } else {
+        "note"
+    };
+    for (why, tables) in empty {
+        let tables = tables.join(", ");
+        writeln!(
+            out,
+            "<p class=\"{class}\"><b>{tables}</b>: {}</p>",
+            words(&why)
+        )?;
+    }
+    Ok(())
 }
 
 /// Why a table has no rows, as far as the session says.
@@ -314,7 +336,7 @@ fn coverage(out: &mut String, report: &Report) -> Result {
             if status == "observed" { "" } else { "less" },
             table.file,
             html(&status.replace('_', " ")),
-            html(&coverage.reason)
+            words(&coverage.reason)
         )?;
     }
     writeln!(out, "</tbody></table></div>")?;
@@ -336,10 +358,10 @@ fn processes(out: &mut String, report: &Report) -> Result {
     if all.is_empty() {
         return Ok(());
     }
-    let words = count(all.len() as u64, "process", "processes");
+    let number = count(all.len() as u64, "process", "processes");
     writeln!(
         out,
-        "<details><summary>{words}</summary><div class=\"scroll\"><table><thead><tr><th>pid</th><th>role</th><th>engine</th>\
+        "<details><summary>{number}</summary><div class=\"scroll\"><table><thead><tr><th>pid</th><th>role</th><th>engine</th>\
          <th>rank</th><th>Python</th><th>vLLM</th><th>title</th></tr></thead><tbody>"
     )?;
     for process in all.iter().take(PROCESSES) {

@@ -12,7 +12,7 @@
       heat: [[0, "#141b26"], [0.25, "#233f6b"], [0.5, "#3f77c4"], [0.75, "#8fbcff"], [1, "#f4f9ff"]],
     },
   };
-  // Millimetres of A4 between the margins, in CSS pixels.
+  // Width of A4 between the margins, in CSS pixels.
   const PAPER = 690;
   const root = document.documentElement;
   const plots = JSON.parse(document.getElementById("plots").textContent);
@@ -25,10 +25,10 @@
   const theme = () => (printing ? "light" : chosen ?? (prefersDark.matches ? "dark" : "light"));
   const place = (plot) => document.getElementById(`plot-${plot.id}`);
 
-  // Names of colours become colours.
+  // Names of colours become colours. The plotting library changes what it is given: all is copied.
   function coloured(value, colours) {
     if (typeof value === "string") return value[0] === "@" ? colours[value.slice(1)] ?? value : value;
-    if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map((one) => coloured(one, colours));
+    if (Array.isArray(value)) return value.map((one) => coloured(one, colours));
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, key === "text" || key === "hovertext" ? one : coloured(one, colours)]));
   }
@@ -48,12 +48,12 @@
       width: printing ? PAPER : undefined,
       uirevision: plot.shown,
       dragmode: touched ? false : "zoom",
-      margin: { l: narrow ? 44 : 60, r: narrow ? 8 : 16, t: 12, b: 44 },
+      margin: { l: narrow ? 44 : 60, r: narrow ? 8 : 16, t: touched ? 34 : 12, b: 44 },
       paper_bgcolor: clear,
       plot_bgcolor: clear,
       font: { family: "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", size: narrow ? 11 : 12, color: colours.text },
       hoverlabel: { bgcolor: colours.card, bordercolor: colours.grid, font: { color: colours.text }, align: "left", namelength: 40 },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: clear },
+      legend: { orientation: "h", x: 0, bgcolor: clear, ...(narrow ? { yref: "container", y: 0, yanchor: "bottom" } : { y: 1.02, yanchor: "bottom" }) },
       modebar: { bgcolor: clear, color: colours.soft, activecolor: colours.text, orientation: "h" },
     };
   }
@@ -61,6 +61,7 @@
   const config = {
     responsive: true,
     displaylogo: false,
+    showTips: false,
     displayModeBar: touched ? true : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"],
     doubleClick: "reset+autosize",

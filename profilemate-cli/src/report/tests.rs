@@ -283,7 +283,7 @@ fn the_page_stays_small_however_many_rows_there_are() {
         .flat_map(|view| &view.notes)
         .collect();
     for part in [
-        "rows are drawn",
+        "Drawn are",
         "requests is drawn",
         "preemptions is marked",
         "further processes",

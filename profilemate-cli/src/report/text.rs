@@ -20,6 +20,24 @@ pub(super) fn html(text: &str) -> String {
     out
 }
 
+/// Text as [`html`] makes it, with `code` between backticks.
+pub(super) fn words(text: &str) -> String {
+    let text = html(text);
+    let parts: Vec<&str> = text.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for (index, part) in parts.iter().enumerate() {
+        if index % 2 == 1 {
+            out.push_str(&format!("<code>{part}</code>"));
+        } else {
+            out.push_str(part);
+        }
+    }
+    out
+}
+
 /// JSON that may stand in a `script` element: nothing in it ends the element, or a line of a script.
 pub(super) fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -146,6 +164,15 @@ mod tests {
             "{drawn}"
         );
         assert_eq!(label(&"x".repeat(500)).chars().count(), LABEL + 1);
+    }
+
+    #[test]
+    fn code_stands_between_backticks() {
+        assert_eq!(
+            words("no `--x <y>` was"),
+            "no <code>--x &lt;y&gt;</code> was"
+        );
+        assert_eq!(words("a ` b"), "a ` b");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::text::{duration, thousands};
 use crate::aggregate::distribution::Distribution;
 
 /// Rows that are kept one by one, at most.
@@ -35,17 +36,29 @@ pub(super) struct Drawn {
     pub(super) piece_sec: Option<f64>,
 }
 
-impl Drawn {
-    /// What is said about it under the plot; nothing if every row is drawn.
-    pub(super) fn note(&self, name: &str) -> Option<String> {
-        let piece = self.piece_sec?;
-        Some(format!(
-            "{name}: {} of {} rows are drawn, the lowest and the highest in each {}.",
-            self.points.len(),
-            self.rows,
-            super::text::duration(piece)
-        ))
-    }
+/// What is said under a plot whose series, by name, are not all drawn row by row.
+pub(super) fn note(series: &[(String, Drawn)]) -> Option<String> {
+    let sampled: Vec<(&str, &Drawn, f64)> = series
+        .iter()
+        .filter_map(|(name, drawn)| Some((name.as_str(), drawn, drawn.piece_sec?)))
+        .collect();
+    let longest = sampled.iter().map(|one| one.2).reduce(f64::max)?;
+    let mut before = None;
+    let told: Vec<String> = sampled
+        .iter()
+        .map(|(name, drawn, _)| {
+            let points = thousands(drawn.points.len() as f64);
+            if before.replace(drawn.rows) == Some(drawn.rows) {
+                return format!("{name} {points}");
+            }
+            format!("{name} {points} of {} rows", thousands(drawn.rows as f64))
+        })
+        .collect();
+    Some(format!(
+        "Drawn are the lowest and the highest row of each {} or less: {}.",
+        duration(longest),
+        told.join(", ")
+    ))
 }
 
 impl Thin {
@@ -177,7 +190,8 @@ mod tests {
         thin.add(3.0, Some(f64::NAN));
         let drawn = thin.drawn(100);
         assert_eq!(drawn.points, [(1.0, Some(5.0)), (2.0, None), (3.0, None)]);
-        assert_eq!((drawn.rows, drawn.note("x")), (3, None));
+        assert_eq!(drawn.rows, 3);
+        assert_eq!(note(&[("x".to_owned(), drawn)]), None);
     }
 
     #[test]
@@ -199,8 +213,8 @@ mod tests {
                     "a row of {at}"
                 );
             }
-            let note = drawn.note("tokens").unwrap();
-            assert!(note.contains("of 1000000 rows"), "{note}");
+            let note = note(&[("tokens".to_owned(), drawn)]).unwrap();
+            assert!(note.contains("of 1,000,000 rows"), "{note}");
         }
         assert_eq!(thin.all().count(), 1_000_000);
     }

@@ -8,7 +8,7 @@ use crate::report::Section;
 use crate::report::member::{Member, Members};
 use crate::report::plot::{Colour, Plot, View, axis_in, on_axis, share, steps, time_axis};
 use crate::report::text::{count, figure};
-use crate::report::thin::Thin;
+use crate::report::thin::{Thin, note};
 use crate::table::batch_utilization::BatchUse;
 
 /// One engine.
@@ -105,17 +105,22 @@ impl Batch {
 
 impl Engine {
     fn view(&self, name: String, most: usize) -> View {
-        let mut notes = Vec::new();
+        let mut all = Vec::new();
         let mut series = |what: &str, colour, thin: &Thin| {
             let drawn = thin.drawn(most);
-            notes.extend(drawn.note(what));
-            steps(what, colour, &drawn)
+            let trace = steps(what, colour, &drawn);
+            all.push((what.to_owned(), drawn));
+            trace
         };
         let mut waiting = series("waiting", Colour::Orange, &self.waiting);
         waiting["fill"] = json!("tozeroy");
+        // What runs and what was scheduled are often the same: the one stands out behind the other.
+        let mut running = series("running", Colour::Blue, &self.running);
+        running["line"]["width"] = json!(4);
+        running["opacity"] = json!(0.55);
         let mut data = vec![
             waiting,
-            series("running", Colour::Blue, &self.running),
+            running,
             series("scheduled", Colour::Green, &self.scheduled),
         ];
         if self.prefill.all().count() + self.decode.all().count() > 0 {
@@ -133,7 +138,7 @@ impl Engine {
         View {
             name,
             summary: self.summary(),
-            notes,
+            notes: note(&all).into_iter().collect(),
             data,
             layout: json!({
                 "height": 460, "hovermode": "x unified", "xaxis": anchored(time_axis()),

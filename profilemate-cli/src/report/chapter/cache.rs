@@ -9,7 +9,7 @@ use crate::report::count::OverTime;
 use crate::report::member::{Member, Members};
 use crate::report::plot::{Colour, Plot, View, axis_in, number, on_axis, share, steps, time_axis};
 use crate::report::text::{count, duration, figure, label};
-use crate::report::thin::Thin;
+use crate::report::thin::{Thin, note};
 use crate::table::kv_cache_evictions::KvCacheEviction;
 use crate::table::kv_cache_usage::KvCacheUse;
 use crate::table::preemption_events::PreemptionEvent;
@@ -172,7 +172,7 @@ impl Engine {
             "type": "bar", "name": "evicted", "x": middle, "y": number, "width": self.evictions.length(),
             "marker": {"color": Colour::Orange.name()}, "hovertemplate": format!("%{{y}} evicted in {piece}")
         });
-        let mut notes: Vec<String> = drawn.note("in use").into_iter().collect();
+        let mut notes: Vec<String> = note(&[("in use".to_owned(), drawn)]).into_iter().collect();
         if self.every > 1 {
             notes.push(format!(
                 "One in {} of {} preemptions is marked.",

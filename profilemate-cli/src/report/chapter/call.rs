@@ -9,8 +9,8 @@ use crate::recorded::Metadata;
 use crate::report::Section;
 use crate::report::member::{Member, Members};
 use crate::report::plot::{Colour, Plot, View, axis, dots, share, time_axis};
-use crate::report::text::{count, duration};
-use crate::report::thin::Thin;
+use crate::report::text::{count, duration, label};
+use crate::report::thin::{Thin, note};
 use crate::table::encoder_decoder_timing::EncoderCall;
 use crate::table::methods::MethodCall;
 
@@ -102,7 +102,7 @@ fn plot(id: &str, members: &Members<Names>, kind: &str, metadata: &Metadata) -> 
 }
 
 fn view(name: String, names: &Names, most: usize) -> View {
-    let mut notes = Vec::new();
+    let mut all = Vec::new();
     let mut told = Vec::new();
     let colours = Colour::CYCLE.iter().cycle();
     let data = names
@@ -110,7 +110,6 @@ fn view(name: String, names: &Names, most: usize) -> View {
         .zip(colours)
         .map(|((name, thin), colour)| {
             let drawn = thin.drawn(most);
-            notes.extend(drawn.note(name));
             let mut text = format!("{name}: {}", count(drawn.rows, "call", "calls"));
             if let (Some(p50), Some(max)) = (thin.all().quantile(0.5), thin.all().max()) {
                 text += &format!(
@@ -120,7 +119,9 @@ fn view(name: String, names: &Names, most: usize) -> View {
                 );
             }
             told.push(text);
-            dots(name, *colour, &drawn, "ms")
+            let trace = dots(name, *colour, &drawn, "ms");
+            all.push((label(name), drawn));
+            trace
         })
         .collect();
     if told.len() > TOLD {
@@ -131,7 +132,7 @@ fn view(name: String, names: &Names, most: usize) -> View {
     View {
         name,
         summary: told.join("; ") + ".",
-        notes,
+        notes: note(&all).into_iter().collect(),
         data,
         layout: json!({"height": 340, "hovermode": "closest", "xaxis": time_axis(), "yaxis": axis("ms")}),
     }

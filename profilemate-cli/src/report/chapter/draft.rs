@@ -8,7 +8,7 @@ use crate::report::Section;
 use crate::report::member::{Member, Members};
 use crate::report::plot::{Colour, Plot, View, axis_in, on_axis, share, steps, time_axis};
 use crate::report::text::{figure, thousands};
-use crate::report::thin::Thin;
+use crate::report::thin::{Thin, note};
 use crate::table::speculative_decoding::SpeculativeStep;
 
 /// One engine.
@@ -70,11 +70,12 @@ impl Draft {
 
 impl Engine {
     fn view(&self, name: String, most: usize) -> View {
-        let mut notes = Vec::new();
+        let mut all = Vec::new();
         let mut series = |what: &str, colour, thin: &Thin| {
             let drawn = thin.drawn(most);
-            notes.extend(drawn.note(what));
-            steps(what, colour, &drawn)
+            let trace = steps(what, colour, &drawn);
+            all.push((what.to_owned(), drawn));
+            trace
         };
         let data = vec![
             series("% accepted", Colour::Green, &self.acceptance),
@@ -97,7 +98,7 @@ impl Engine {
         View {
             name,
             summary,
-            notes,
+            notes: note(&all).into_iter().collect(),
             data,
             layout: json!({
                 "height": 400, "hovermode": "x unified", "xaxis": axis,

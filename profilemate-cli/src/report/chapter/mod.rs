@@ -10,6 +10,7 @@ mod pass;
 mod request;
 mod split;
 
+use super::plot::number;
 use super::text::{duration, figure, thousands};
 use super::{Figure, Section};
 use crate::recorded::Metadata;
@@ -77,7 +78,7 @@ impl Chapters {
     /// The chapters in the order of the page.
     pub(super) fn sections(&self, metadata: &Metadata) -> Vec<Section> {
         let end = metadata.duration_sec.unwrap_or(0.0).max(self.last_sec);
-        vec![
+        let mut sections = vec![
             self.batch.section(metadata),
             self.cache.section(metadata),
             self.pass.section(metadata),
@@ -88,7 +89,15 @@ impl Chapters {
             self.draft.section(metadata),
             self.call.encoders(metadata),
             self.call.methods(metadata),
-        ]
+        ];
+        // All that is drawn over time begins and ends together.
+        let plots = sections.iter_mut().flat_map(|section| &mut section.plots);
+        for plot in plots.filter(|plot| plot.over_time && end > 0.0) {
+            for view in &mut plot.views {
+                view.layout["xaxis"]["range"] = serde_json::json!([0, number(end)]);
+            }
+        }
+        sections
     }
 
     /// The session in a few numbers.
@@ -121,7 +130,7 @@ impl Chapters {
                 self.cache.highest().map(|pct| format!("{} %", figure(pct))),
             ),
             ("forward pass, median", ms(0.5)),
-            ("forward pass, 99th percentile", ms(0.99)),
+            ("forward pass, p99", ms(0.99)),
             ("records lost", metadata.lost().map(whole)),
         ]
     }

@@ -12,7 +12,7 @@ use crate::report::count::BySize;
 use crate::report::member::{Member, Members};
 use crate::report::plot::{Colour, Plot, View, axis, dots, number, share, time_axis};
 use crate::report::text::{count, duration, label};
-use crate::report::thin::Thin;
+use crate::report::thin::{Thin, note};
 use crate::table::forward_pass_timing::ForwardPass;
 
 /// Phases that are told apart, at most.
@@ -151,14 +151,15 @@ impl Pass {
 
 impl Worker {
     fn over_time(&self, name: String, most: usize) -> View {
-        let mut notes = Vec::new();
+        let mut all = Vec::new();
         let data = self
             .phases
             .iter()
             .map(|(name, phase)| {
                 let drawn = phase.times.drawn(most);
-                notes.extend(drawn.note(name));
-                dots(name, Colour::of_phase(name), &drawn, "ms")
+                let trace = dots(name, Colour::of_phase(name), &drawn, "ms");
+                all.push(((*name).to_owned(), drawn));
+                trace
             })
             .collect();
         let part = |part| self.all.quantile(part);
@@ -175,7 +176,7 @@ impl Worker {
         View {
             name,
             summary,
-            notes,
+            notes: note(&all).into_iter().collect(),
             data,
             layout: json!({
                 "height": 340, "hovermode": "closest", "xaxis": time_axis(), "yaxis": axis("ms")
@@ -197,7 +198,7 @@ impl Worker {
             data.push(json!({
                 "type": "scatter", "mode": "lines", "name": label(name), "x": x, "y": y, "fill": "tozeroy",
                 "line": {"color": Colour::of_phase(name).name(), "width": 1.5, "shape": "hv"},
-                "hovertemplate": "%{y} passes of %{x:.3~g} ms to 12 % more"
+                "hovertemplate": "%{y} passes of %{x:.3~g} ms to 5 % more"
             }));
             if phase.sizes.small() > 0 {
                 notes.push(format!(

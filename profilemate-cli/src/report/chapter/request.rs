@@ -16,7 +16,7 @@ use crate::table::preemption_events::PreemptionEvent;
 use crate::table::request_lifecycle::RequestLifecycle;
 
 /// Requests of an engine that are drawn, at most; then every other one is.
-const LANES: usize = 400;
+const LIVES: usize = 1_000;
 /// Pieces of a request's life that are drawn, at most.
 const SPANS: usize = 64;
 /// Letters of a request's id that are kept to tell it from others.
@@ -41,14 +41,14 @@ impl State {
 
 /// One request.
 #[derive(Clone, Debug, Default)]
-struct Lane {
+struct Life {
     first: f64,
     spans: Vec<(State, f64, f64)>,
     open: Option<(State, f64)>,
     left_out: u64,
 }
 
-impl Lane {
+impl Life {
     fn close(&mut self, at: f64) {
         let Some((state, since)) = self.open.take() else {
             return;
@@ -64,7 +64,7 @@ impl Lane {
 /// One engine.
 #[derive(Clone, Debug)]
 struct Engine {
-    lanes: BTreeMap<String, Lane>,
+    lives: BTreeMap<String, Life>,
     /// One in so many requests is kept, by the hash of its id.
     every: u64,
     started: u64,
@@ -76,7 +76,7 @@ struct Engine {
 impl Default for Engine {
     fn default() -> Self {
         Self {
-            lanes: BTreeMap::new(),
+            lives: BTreeMap::new(),
             every: 1,
             started: 0,
             total: BySize::default(),
@@ -169,8 +169,8 @@ impl Request {
         Section {
             id: "requests",
             title: "Requests",
-            lead: "Each line is a request from its first step on, the first above. Red is the time between a preemption \
-                   and its resume, in which it makes no progress.",
+            lead: "Each bar is a request from its first step to its end; those of the same time stand one below the other. \
+                   Red is the time between a preemption and its resume, in which a request makes no progress.",
             tables: &["preemption_events", "request_lifecycle"],
             plots,
         }
@@ -185,45 +185,47 @@ impl Engine {
             return;
         }
         let at = seconds(row.timestamp_sec);
-        let lane = self.lanes.entry(id).or_insert_with(|| Lane {
+        let life = self.lives.entry(id).or_insert_with(|| Life {
             first: at,
-            ..Lane::default()
+            ..Life::default()
         });
-        lane.close(at);
+        life.close(at);
         match row.event {
-            "started" | "resumed" => lane.open = Some((State::Running, at)),
-            "preempted" => lane.open = Some((State::Preempted, at)),
+            "started" | "resumed" => life.open = Some((State::Running, at)),
+            "preempted" => life.open = Some((State::Preempted, at)),
             _ => {}
         }
-        while self.lanes.len() > LANES && self.every < 1 << 40 {
+        while self.lives.len() > LIVES && self.every < 1 << 40 {
             self.every *= 2;
             let every = self.every;
-            self.lanes.retain(|id, _| hash(id) % every == 0);
+            self.lives.retain(|id, _| hash(id) % every == 0);
         }
     }
 
     fn lives(&self, name: String, end: f64) -> Option<View> {
-        let mut lanes: Vec<(&str, Lane)> = self
-            .lanes
+        let mut lives: Vec<(&str, Life)> = self
+            .lives
             .iter()
-            .map(|(id, lane)| {
-                let mut lane = lane.clone();
-                if let Some((State::Running, _)) = lane.open {
-                    lane.open = lane.open.map(|open| (State::Unfinished, open.1));
+            .map(|(id, life)| {
+                let mut life = life.clone();
+                if let Some((State::Running, _)) = life.open {
+                    life.open = life.open.map(|open| (State::Unfinished, open.1));
                 }
-                lane.close(end.max(lane.first));
-                (id.as_str(), lane)
+                life.close(end.max(life.first));
+                (id.as_str(), life)
             })
             .collect();
-        let unseen = lanes.iter().filter(|lane| lane.1.spans.is_empty()).count();
-        lanes.retain(|lane| !lane.1.spans.is_empty());
-        if lanes.is_empty() {
+        let unseen = lives.iter().filter(|life| life.1.spans.is_empty()).count();
+        lives.retain(|life| !life.1.spans.is_empty());
+        if lives.is_empty() {
             return None;
         }
-        lanes.sort_by(|one, two| one.1.first.total_cmp(&two.1.first));
+        lives.sort_by(|one, two| one.1.first.total_cmp(&two.1.first));
+        let lines = lines(&lives);
+        let count_of_lines = lines.iter().max().copied().unwrap_or(0);
         let data = State::ALL
             .into_iter()
-            .filter_map(|(state, words, colour)| bars(&lanes, state, words, colour))
+            .filter_map(|(state, words, colour)| bars(&lives, &lines, state, words, colour))
             .collect();
         let mut notes = Vec::new();
         if self.every > 1 {
@@ -238,7 +240,7 @@ impl Engine {
                 "Not drawn: {words} seen only at the end, begun before the session."
             ));
         }
-        let pieces: u64 = lanes.iter().map(|lane| lane.1.left_out).sum();
+        let pieces: u64 = lives.iter().map(|life| life.1.left_out).sum();
         if pieces > 0 {
             notes.push(format!(
                 "{pieces} further pieces of much preempted requests are not drawn."
@@ -246,13 +248,13 @@ impl Engine {
         }
         Some(View {
             name,
-            summary: self.summary(lanes.len()),
+            summary: self.summary(lives.len()),
             notes,
             data,
             layout: json!({
-                "height": (180 + 3 * lanes.len()).clamp(320, 900), "hovermode": "closest", "barmode": "overlay",
-                "bargap": 0.1, "xaxis": time_axis(),
-                "yaxis": {"title": {"text": "request, by its start"}, "autorange": "reversed", "zeroline": false}
+                "height": (150 + 18 * count_of_lines).clamp(280, 900), "hovermode": "closest", "barmode": "overlay",
+                "bargap": 0.15, "xaxis": time_axis(),
+                "yaxis": {"title": {"text": "requests at the same time"}, "autorange": "reversed", "zeroline": false}
             }),
         })
     }
@@ -306,7 +308,7 @@ impl Engine {
             data: vec![json!({
                 "type": "scatter", "mode": "lines", "name": "requests", "showlegend": false, "x": x, "y": y,
                 "fill": "tozeroy", "line": {"color": Colour::Blue.name(), "width": 1.5, "shape": "hv"},
-                "hovertemplate": "%{y} requests of %{x:.3~g} s to 12 % more<extra></extra>"
+                "hovertemplate": "%{y} requests of %{x:.3~g} s to 5 % more<extra></extra>"
             })],
             layout: json!({
                 "height": 280, "hovermode": "closest", "yaxis": axis("requests"),
@@ -316,16 +318,39 @@ impl Engine {
     }
 }
 
+/// The line of each request, from 1: the first that is free when it starts.
+fn lines(lives: &[(&str, Life)]) -> Vec<usize> {
+    let mut free: Vec<f64> = Vec::new();
+    let line = |(_, life): &(&str, Life)| {
+        let ends = life.spans.iter().map(|span| span.2);
+        let until = ends.fold(life.first, f64::max);
+        let line = free.iter().position(|free| *free <= life.first);
+        let line = line.unwrap_or_else(|| {
+            free.push(until);
+            free.len() - 1
+        });
+        free[line] = until;
+        line + 1
+    };
+    lives.iter().map(line).collect()
+}
+
 /// The pieces of one kind as bars; `None` if there is none.
-fn bars(lanes: &[(&str, Lane)], state: State, words: &str, colour: Colour) -> Option<Value> {
+fn bars(
+    lives: &[(&str, Life)],
+    lines: &[usize],
+    state: State,
+    words: &str,
+    colour: Colour,
+) -> Option<Value> {
     let mut columns: [Vec<Value>; 4] = Default::default();
-    for (index, (id, lane)) in lanes.iter().enumerate() {
-        for &(_, from, to) in lane.spans.iter().filter(|span| span.0 == state) {
+    for ((id, life), line) in lives.iter().zip(lines) {
+        for &(_, from, to) in life.spans.iter().filter(|span| span.0 == state) {
             let length = (to - from).max(0.0);
             let [base, x, y, text] = &mut columns;
             base.push(number(from));
             x.push(number(length));
-            y.push(json!(index + 1));
+            y.push(json!(line));
             text.push(json!(format!(
                 "{}: {words} for {}",
                 label(id),
@@ -337,7 +362,7 @@ fn bars(lanes: &[(&str, Lane)], state: State, words: &str, colour: Colour) -> Op
     (!base.is_empty()).then(|| {
         json!({
             "type": "bar", "orientation": "h", "name": words, "base": base, "x": x, "y": y, "hovertext": text,
-            "marker": {"color": colour.name(), "line": {"width": 0}},
+            "marker": {"color": colour.name(), "line": {"width": 0.6, "color": "@card"}},
             "hovertemplate": "%{hovertext}, from %{base:.3f} s on<extra></extra>"
         })
     })

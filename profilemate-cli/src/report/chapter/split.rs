@@ -140,7 +140,7 @@ impl Process {
             .collect();
         let shares: Vec<String> = operations
             .iter()
-            .map(|one| format!("{} %", figure((part(one.1.own_ms) * 10.0).round() / 10.0)))
+            .map(|one| format!("{:.1} %", part(one.1.own_ms)))
             .collect();
         let data = json!({
             "type": "bar", "orientation": "h", "name": "time", "showlegend": false,
