@@ -130,9 +130,8 @@ def choose(tab):
     return seen
 
 
-def refused(browser, page_path):
+def refused(tab):
     """Tries what the page's policy must not allow: a connection, and a script."""
-    tab, _ = opened(browser, page_path)
     return tab.evaluate(
         """async () => {
             const script = document.createElement('script');
@@ -151,60 +150,75 @@ def refused(browser, page_path):
 
 
 def full(tab, path):
-    """A screenshot of the whole page."""
+    """A screenshot of the whole page, if one is asked for."""
+    if path is None:
+        return
     tab.evaluate("scrollTo({top: 0, behavior: 'instant'})")
     tab.screenshot(path=path, full_page=True)
 
 
-def main(page_path, shots):
-    shots.mkdir(parents=True, exist_ok=True)
+def desktop(tab, out, paper, shot):
+    """Everything that a mouse and a printer do."""
+    out["plots"] = drawn = tab.evaluate(DRAWN)
+    out["title"] = tab.title()
+    out["text"] = tab.locator("main").inner_text()
+    full(tab, shot("desktop"))
+    out["hover"] = {
+        plot: hover(tab, plot, drawn[plot]["traces"][0]["name"]) for plot in ("passes", "requests") if plot in drawn
+    }
+    out["zoom"] = zoom(tab, "passes", "batch")
+    out["legend"] = legend(tab, "passes")
+    out["choices"] = choose(tab)
+    tab.pdf(path=paper, prefer_css_page_size=True)
+    out["pdf_bytes"] = paper.stat().st_size
+    tab.emulate_media(media="print")
+    tab.wait_for_function(f"({DRAWN})().batch.svg < 700")
+    out["print"] = tab.evaluate(DRAWN)
+    out["print_background"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    full(tab, shot("print"))
+
+
+def phone(tab, out, shot):
+    """A narrow screen, in the dark."""
+    out["overflow"] = tab.evaluate(OVERFLOW)
+    out["phone_plots"] = tab.evaluate(DRAWN)
+    out["dark_background"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    full(tab, shot("phone-dark"))
+    tab.locator("#theme").tap()
+    out["light_background"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def main(page_path, shots, folder):
     out = {}
+    screen = {"viewport": {"width": 1280, "height": 900}}
+    small = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+
+    def shot(name):
+        return folder / f"{name}.png" if shots else None
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        out["version"] = browser.version
-        tab, out["desktop"] = opened(browser, page_path, viewport={"width": 1280, "height": 900})
-        out["plots"] = drawn = tab.evaluate(DRAWN)
-        out["title"] = tab.title()
-        out["text"] = tab.locator("main").inner_text()
-        full(tab, shots / "desktop.png")
-        if "passes" in drawn:
-            name = drawn["passes"]["traces"][0]["name"]
-            out["hover"] = {"passes": hover(tab, "passes", name)}
-            out["zoom"] = zoom(tab, "passes", "batch") if "batch" in drawn else None
-            out["legend"] = legend(tab, "passes")
-        if "requests" in drawn:
-            out["hover"]["requests"] = hover(tab, "requests", drawn["requests"]["traces"][0]["name"])
-        out["choices"] = choose(tab)
-        tab.pdf(path=shots / "page.pdf", prefer_css_page_size=True)
-        out["pdf_bytes"] = (shots / "page.pdf").stat().st_size
-        tab.emulate_media(media="print")
-        tab.wait_for_timeout(300)
-        out["print"] = tab.evaluate(DRAWN)
-        out["print_background"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        full(tab, shots / "print.png")
+        tab, out["desktop"] = opened(browser, page_path, **screen)
+        desktop(tab, out, folder / "page.pdf", shot)
+        # What is refused is told on the console: only what was said before counts.
+        out["desktop"] = json.loads(json.dumps(out["desktop"]))
+        out["refused"] = refused(tab)
         tab.close()
-
-        phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
-        tab, out["phone"] = opened(browser, page_path, color_scheme="dark", **phone)
-        out["overflow"] = tab.evaluate(OVERFLOW)
-        out["phone_plots"] = tab.evaluate(DRAWN)
-        out["dark_background"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        full(tab, shots / "phone-dark.png")
-        tab.locator("#theme").tap()
-        out["light_background"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        tab, out["phone"] = opened(browser, page_path, color_scheme="dark", **small)
+        phone(tab, out, shot)
         tab.close()
-        if len(sys.argv) > 2:
-            tab, _ = opened(browser, page_path, color_scheme="dark", viewport={"width": 1280, "height": 900})
-            full(tab, shots / "dark.png")
-            tab.close()
-        out["refused"] = refused(browser, page_path)
+        if shots:
+            tab, _ = opened(browser, page_path, color_scheme="dark", **screen)
+            full(tab, shot("dark"))
         browser.close()
     print(json.dumps(out))
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        main(sys.argv[1], Path(sys.argv[2]))
+        kept = Path(sys.argv[2])
+        kept.mkdir(parents=True, exist_ok=True)
+        main(sys.argv[1], True, kept)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            main(sys.argv[1], Path(folder))
+        with tempfile.TemporaryDirectory() as passing:
+            main(sys.argv[1], False, Path(passing))

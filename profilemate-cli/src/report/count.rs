@@ -34,13 +34,26 @@ impl OverTime {
         let key = (at / self.length).floor() as i64;
         *self.pieces.entry(key).or_default() += 1;
         while self.pieces.len() > PIECES {
-            self.length *= 2.0;
-            let mut map = BTreeMap::new();
-            for (key, count) in std::mem::take(&mut self.pieces) {
-                *map.entry(key.div_euclid(2)).or_default() += count;
-            }
-            self.pieces = map;
+            self.double();
         }
+    }
+
+    fn double(&mut self) {
+        self.length *= 2.0;
+        let mut map = BTreeMap::new();
+        for (key, count) in std::mem::take(&mut self.pieces) {
+            *map.entry(key.div_euclid(2)).or_default() += count;
+        }
+        self.pieces = map;
+    }
+
+    /// The same with pieces long enough to be seen in `span` seconds.
+    pub(super) fn seen_in(&self, span: f64) -> Self {
+        let mut counts = self.clone();
+        while counts.length * (PIECES as f64) < span && counts.length < 1e9 {
+            counts.double();
+        }
+        counts
     }
 
     /// Rows.
@@ -118,6 +131,14 @@ mod tests {
         assert!(counts.pieces().count() <= PIECES);
         assert_eq!(counts.pieces().map(|piece| piece.1).sum::<u64>(), 100_001);
         assert_eq!(counts.count(), 100_001);
+        let mut few = OverTime::default();
+        [1.0, 1.1, 99.0].into_iter().for_each(|at| few.add(at));
+        let coarse = few.seen_in(100.0);
+        assert!(coarse.length() >= 100.0 / PIECES as f64);
+        assert_eq!(
+            coarse.pieces().map(|piece| piece.1).collect::<Vec<_>>(),
+            [2, 1]
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@
     const layout = coloured(view.layout, colours);
     const narrow = !printing && place(plot).clientWidth < 520;
     for (const key of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
-      layout[key] = { gridcolor: colours.grid, linecolor: colours.grid, tickcolor: colours.grid, automargin: true, ...layout[key] };
+      layout[key] = { gridcolor: colours.grid, linecolor: colours.grid, tickcolor: colours.grid, zeroline: false, automargin: true, ...layout[key] };
     }
     if (layout.xaxis === undefined) layout.xaxis = { automargin: true };
     const clear = "rgba(0,0,0,0)";

@@ -129,9 +129,10 @@ pub(super) fn steps(name: &str, colour: Colour, drawn: &Drawn) -> Value {
 /// Values over time, each for itself; `unit` stands behind the value in the hover text.
 pub(super) fn dots(name: &str, colour: Colour, drawn: &Drawn, unit: &str) -> Value {
     let (x, y) = coordinates(drawn);
+    let size = if x.len() < 600 { 6 } else { 4 };
     json!({
         "type": "scatter", "mode": "markers", "name": label(name), "x": x, "y": y,
-        "marker": {"color": colour.name(), "size": 4, "opacity": 0.65},
+        "marker": {"color": colour.name(), "size": size, "opacity": 0.65},
         "hovertemplate": format!("%{{y:.4~g}} {unit} at %{{x:.3f}} s")
     })
 }

@@ -54,8 +54,8 @@ pub(super) fn json(text: &str) -> String {
     out
 }
 
-/// A label of a plot. The plotting library reads a few HTML tags (among them links) and entities in labels, and
-/// `%{...}` in templates: none is left.
+/// A label of a plot. The plotting library reads a few HTML tags (among them links) and entities in labels: none is left.
+/// A label never stands in a hover template, which has a language of its own.
 pub(super) fn label(text: &str) -> String {
     let mut letters = text.chars();
     let mut out = String::new();
@@ -64,8 +64,6 @@ pub(super) fn label(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
-            '%' => out.push('\u{ff05}'),
-            '$' => out.push('\u{ff04}'),
             letter if control(letter) => out.push('\u{fffd}'),
             letter => out.push(letter),
         }
@@ -160,7 +158,7 @@ mod tests {
         assert_eq!(back["id"], HOSTILE);
         let drawn = label(HOSTILE);
         assert!(
-            !drawn.contains(['<', '>', '%', '$', '\u{202e}', '\0']),
+            !drawn.contains(['<', '>', '\u{202e}', '\0']),
             "{drawn}"
         );
         assert_eq!(label(&"x".repeat(500)).chars().count(), LABEL + 1);

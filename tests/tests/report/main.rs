@@ -7,6 +7,7 @@ mod folder;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use folder::{ENGINES, HOSTILE, REQUESTS, STEPS};
 use profilemate_tests::{Session, binary, root};
@@ -38,8 +39,10 @@ fn report(arguments: &[&Path], more: &[&str]) -> Output {
         .expect("profilemate runs")
 }
 
-/// Opens a page in the browser.
+/// Opens a page in the browser, one at a time: two at once take longer than one after the other.
 fn look(python: &Path, page: &Path, name: &str) -> Value {
+    static BROWSER: Mutex<()> = Mutex::new(());
+    let _only = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(python);
     command
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/report/check.py"))

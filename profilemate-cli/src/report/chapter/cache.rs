@@ -30,6 +30,7 @@ struct Engine {
     every: u64,
     full: u64,
     total: Option<i64>,
+    last_sec: f64,
 }
 
 impl Default for Engine {
@@ -43,6 +44,7 @@ impl Default for Engine {
             every: 1,
             full: 0,
             total: None,
+            last_sec: 0.0,
         }
     }
 }
@@ -62,7 +64,9 @@ impl Cache {
         let Some(engine) = self.engines.of(Member::new(row.engine, row.pid)) else {
             return;
         };
-        engine.usage.add(seconds(row.timestamp_sec), pct);
+        let at = seconds(row.timestamp_sec);
+        engine.last_sec = engine.last_sec.max(at);
+        engine.usage.add(at, pct);
         engine.full += u64::from(pct.is_some_and(|pct| pct >= 95.0));
         engine.total = row.total_blocks.or(engine.total);
     }
@@ -162,14 +166,14 @@ impl Engine {
             "text": texts, "hovertemplate": "preempted: %{text}",
             "marker": {"color": Colour::Red.name(), "symbol": "triangle-down", "size": 9}
         });
-        let (middle, number): (Vec<_>, Vec<_>) = self
-            .evictions
+        let evictions = self.evictions.seen_in(self.last_sec);
+        let (middle, number): (Vec<_>, Vec<_>) = evictions
             .pieces()
             .map(|(at, count)| (number(at), count))
             .unzip();
-        let piece = duration(self.evictions.length());
+        let piece = duration(evictions.length());
         let bars = json!({
-            "type": "bar", "name": "evicted", "x": middle, "y": number, "width": self.evictions.length(),
+            "type": "bar", "name": "evicted", "x": middle, "y": number, "width": evictions.length(),
             "marker": {"color": Colour::Orange.name()}, "hovertemplate": format!("%{{y}} evicted in {piece}")
         });
         let mut notes: Vec<String> = note(&[("in use".to_owned(), drawn)]).into_iter().collect();

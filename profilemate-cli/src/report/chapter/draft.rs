@@ -78,7 +78,7 @@ impl Engine {
             trace
         };
         let data = vec![
-            series("% accepted", Colour::Green, &self.acceptance),
+            series("acceptance", Colour::Green, &self.acceptance),
             on_axis(series("drafted", Colour::Orange, &self.drafted), 2),
             on_axis(series("accepted", Colour::Blue, &self.accepted), 2),
         ];

@@ -223,7 +223,7 @@ impl Worker {
             data,
             layout: json!({
                 "height": 320, "hovermode": "closest", "yaxis": axis("passes"),
-                "xaxis": {"type": "log", "title": {"text": "duration in ms (logarithmic)"}, "dtick": "D2"}
+                "xaxis": {"type": "log", "title": {"text": "duration in ms (logarithmic)"}}
             }),
         }
     }

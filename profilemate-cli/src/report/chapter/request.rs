@@ -312,7 +312,7 @@ impl Engine {
             })],
             layout: json!({
                 "height": 280, "hovermode": "closest", "yaxis": axis("requests"),
-                "xaxis": {"type": "log", "title": {"text": "first step to end in s (logarithmic)"}, "dtick": "D2"}
+                "xaxis": {"type": "log", "title": {"text": "first step to end in s (logarithmic)"}}
             }),
         })
     }
