@@ -132,7 +132,9 @@ mod tests {
         assert_eq!(counts.pieces().map(|piece| piece.1).sum::<u64>(), 100_001);
         assert_eq!(counts.count(), 100_001);
         let mut few = OverTime::default();
-        [1.0, 1.1, 99.0].into_iter().for_each(|at| few.add(at));
+        for at in [1.05, 1.1, 99.0] {
+            few.add(at);
+        }
         let coarse = few.seen_in(100.0);
         assert!(coarse.length() >= 100.0 / PIECES as f64);
         assert_eq!(

@@ -175,7 +175,9 @@ fn hostile_text_stays_text() {
     rows.push(step(3, 0, None));
     let folder = tempfile::tempdir().unwrap();
     let mut csv = CsvFolder::create(folder.path()).unwrap();
-    rows.iter().for_each(|row| csv.row(row).unwrap());
+    for row in &rows {
+        csv.row(row).unwrap();
+    }
     csv.flush().unwrap();
     let metadata = serde_json::json!({
         "session_id": HOSTILE, "host": HOSTILE, "processes": [{"pid": 100, "title": HOSTILE, "vllm": HOSTILE}],

@@ -1,5 +1,7 @@
 //! Text that comes from a session, made safe for the place where it stands; and numbers for people.
 
+use std::fmt::Write as _;
+
 /// Letters of a label that are shown, at most.
 const LABEL: usize = 80;
 
@@ -30,7 +32,8 @@ pub(super) fn words(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (index, part) in parts.iter().enumerate() {
         if index % 2 == 1 {
-            out.push_str(&format!("<code>{part}</code>"));
+            // Writing to a `String` cannot fail.
+            let _ = write!(out, "<code>{part}</code>");
         } else {
             out.push_str(part);
         }
@@ -157,10 +160,7 @@ mod tests {
         let back: serde_json::Value = serde_json::from_str(&carried).unwrap();
         assert_eq!(back["id"], HOSTILE);
         let drawn = label(HOSTILE);
-        assert!(
-            !drawn.contains(['<', '>', '\u{202e}', '\0']),
-            "{drawn}"
-        );
+        assert!(!drawn.contains(['<', '>', '\u{202e}', '\0']), "{drawn}");
         assert_eq!(label(&"x".repeat(500)).chars().count(), LABEL + 1);
     }
 

@@ -1,6 +1,8 @@
 //! Batch and queue over time.
 
+// Writing to a `String` cannot fail.
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 use super::seconds;
 use crate::recorded::Metadata;
@@ -171,21 +173,23 @@ impl Engine {
     fn summary(&self) -> String {
         let mut text = count(self.steps, "step", "steps");
         if let (Some(mean), Some(max)) = (self.scheduled.all().mean(), self.scheduled.all().max()) {
-            text += &format!(
+            let _ = write!(
+                text,
                 ": {} sequences on average, {} at most",
                 figure(mean),
                 figure(max)
             );
             if let Some(limit) = self.max_seqs {
-                text += &format!(" of {limit} allowed");
+                let _ = write!(text, " of {limit} allowed");
             }
         }
         if let Some(mean) = self.tokens.all().mean() {
-            text += &format!(", {} tokens on average", figure(mean));
+            let _ = write!(text, ", {} tokens on average", figure(mean));
         }
         if let Some(max) = self.waiting.all().max() {
             let part = 100.0 * self.queued as f64 / self.steps.max(1) as f64;
-            text += &format!(
+            let _ = write!(
+                text,
                 ". Requests waited in {} % of the steps, up to {} of them",
                 figure(part),
                 figure(max)

@@ -1,6 +1,8 @@
 //! The KV cache over time, with evictions and preemptions.
 
+// Writing to a `String` cannot fail.
 use serde_json::json;
+use std::fmt::Write as _;
 
 use super::{covered, seconds};
 use crate::recorded::Metadata;
@@ -131,7 +133,7 @@ impl Cache {
 
 impl Engine {
     fn preempted(&mut self, row: &PreemptionEvent) {
-        if self.preemptions % self.every == 0 {
+        if self.preemptions.is_multiple_of(self.every) {
             let lost = row.computed_tokens_lost;
             let lost = lost
                 .map(|lost| format!(", {lost} tokens lost"))
@@ -212,18 +214,24 @@ impl Engine {
             _ => "How full the cache was is not known".to_owned(),
         };
         if let Some(total) = self.total {
-            text += &format!(" (of {total} blocks)");
+            let _ = write!(text, " (of {total} blocks)");
         }
-        text += &format!(". {}", count(self.preemptions, "preemption", "preemptions"));
+        let _ = write!(
+            text,
+            ". {}",
+            count(self.preemptions, "preemption", "preemptions")
+        );
         if told || self.evictions.count() > 0 {
-            text += &format!(
+            let _ = write!(
+                text,
                 ", {}",
                 count(self.evictions.count(), "eviction", "evictions")
             );
         }
         if self.lifetimes.1 > 0 {
             let mean = self.lifetimes.0 / self.lifetimes.1 as f64;
-            text += &format!(
+            let _ = write!(
+                text,
                 "; an evicted block had lived for {} on average",
                 duration(mean)
             );

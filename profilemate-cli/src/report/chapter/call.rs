@@ -1,6 +1,8 @@
 //! Calls over time: of encoders, and of the methods that the user named.
 
+// Writing to a `String` cannot fail.
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::json;
 
@@ -112,7 +114,8 @@ fn view(name: String, names: &Names, most: usize) -> View {
             let drawn = thin.drawn(most);
             let mut text = format!("{name}: {}", count(drawn.rows, "call", "calls"));
             if let (Some(p50), Some(max)) = (thin.all().quantile(0.5), thin.all().max()) {
-                text += &format!(
+                let _ = write!(
+                    text,
                     ", median {}, longest {}",
                     duration(p50 / 1e3),
                     duration(max / 1e3)

@@ -1,6 +1,8 @@
 //! CUDA graphs: replays and padding by size, passes without a graph and why, captures.
 
+// Writing to a `String` cannot fail.
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
@@ -22,7 +24,7 @@ type Size = (&'static str, &'static str, Option<u64>);
 /// Replays of one size.
 #[derive(Clone, Copy, Debug, Default)]
 struct Replays {
-    replays: u64,
+    count: u64,
     padded: u64,
     actual: u64,
 }
@@ -30,7 +32,7 @@ struct Replays {
 /// Captures of one size.
 #[derive(Clone, Copy, Debug, Default)]
 struct Captures {
-    captures: u64,
+    count: u64,
     failed: u64,
     ms: f64,
 }
@@ -51,7 +53,7 @@ pub(super) struct Graph {
 }
 
 /// The entry of a size; `None` if there are too many.
-fn entry<'a, T: Default>(map: &'a mut BTreeMap<Size, T>, size: Size) -> Option<&'a mut T> {
+fn entry<T: Default>(map: &mut BTreeMap<Size, T>, size: Size) -> Option<&mut T> {
     if map.len() >= SIZES && !map.contains_key(&size) {
         return None;
     }
@@ -93,7 +95,7 @@ impl Graph {
             worker.left_out += 1;
             return;
         };
-        replays.replays = replays.replays.saturating_add(row.replay_count);
+        replays.count = replays.count.saturating_add(row.replay_count);
         if let (Some(padded), Some(actual)) = (row.padded_tokens, row.actual_tokens) {
             replays.padded = replays.padded.saturating_add(padded);
             replays.actual = replays.actual.saturating_add(actual);
@@ -114,7 +116,7 @@ impl Graph {
             worker.left_out += 1;
             return;
         };
-        captures.captures += 1;
+        captures.count += 1;
         captures.failed += u64::from(matches!(row.outcome, "failed" | "aborted"));
         captures.ms += millis(row.duration_ms).unwrap_or(0.0);
     }
@@ -174,7 +176,7 @@ impl Worker {
             .into_iter()
             .map(|mode| {
                 let of_mode = self.replays.iter().filter(|one| one.0.1 == mode);
-                let (x, y): (Vec<_>, Vec<_>) = of_mode.map(|(size, one)| (named(size), one.replays)).unzip();
+                let (x, y): (Vec<_>, Vec<_>) = of_mode.map(|(size, one)| (named(size), one.count)).unzip();
                 json!({
                     "type": "bar", "name": label(mode), "x": x, "y": y, "marker": {"color": colour(mode).name()},
                     "hovertemplate": "%{y} replays of %{x}<extra></extra>"
@@ -205,13 +207,13 @@ impl Worker {
             .replays
             .values()
             .fold(Replays::default(), |sum, one| Replays {
-                replays: sum.replays.saturating_add(one.replays),
+                count: sum.count.saturating_add(one.count),
                 padded: sum.padded.saturating_add(one.padded),
                 actual: sum.actual.saturating_add(one.actual),
             });
         let mut summary = format!(
             "{} of {}",
-            count(sum.replays, "replay", "replays"),
+            count(sum.count, "replay", "replays"),
             count(
                 self.replays.len() as u64,
                 "kind of graph",
@@ -219,7 +221,8 @@ impl Worker {
             )
         );
         if let Some(pct) = padding(&sum) {
-            summary += &format!(
+            let _ = write!(
+                summary,
                 "; {} % of the tokens that they computed were padding",
                 figure(pct)
             );
@@ -254,7 +257,7 @@ impl Worker {
         let replays: u64 = self
             .replays
             .values()
-            .map(|one| one.replays)
+            .map(|one| one.count)
             .fold(0, u64::saturating_add);
         let told: Vec<String> = reasons
             .iter()
@@ -292,7 +295,7 @@ impl Worker {
             return None;
         }
         let ms: f64 = self.captures.values().map(|one| one.ms).sum();
-        let all: u64 = self.captures.values().map(|one| one.captures).sum();
+        let all: u64 = self.captures.values().map(|one| one.count).sum();
         let failed: u64 = self.captures.values().map(|one| one.failed).sum();
         let hover: Vec<String> = self
             .captures
@@ -301,7 +304,7 @@ impl Worker {
                 format!(
                     "{} in {}",
                     duration(one.ms / 1e3),
-                    count(one.captures, "capture", "captures")
+                    count(one.count, "capture", "captures")
                 )
             })
             .collect();

@@ -1,6 +1,8 @@
 //! The lives of requests: when each ran, when it stood still, and how long it took.
 
+// Writing to a `String` cannot fail.
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
@@ -181,7 +183,7 @@ impl Engine {
     fn event(&mut self, row: &PreemptionEvent) {
         self.started += u64::from(row.event == "started");
         let id: String = row.request_id.chars().take(ID).collect();
-        if hash(&id) % self.every != 0 {
+        if !hash(&id).is_multiple_of(self.every) {
             return;
         }
         let at = seconds(row.timestamp_sec);
@@ -198,7 +200,7 @@ impl Engine {
         while self.lives.len() > LIVES && self.every < 1 << 40 {
             self.every *= 2;
             let every = self.every;
-            self.lives.retain(|id, _| hash(id) % every == 0);
+            self.lives.retain(|id, _| hash(id).is_multiple_of(every));
         }
     }
 
@@ -266,14 +268,16 @@ impl Engine {
             drawn
         );
         if let (Some(p50), Some(p99)) = (self.all.quantile(0.5), self.all.quantile(0.99)) {
-            text += &format!(
+            let _ = write!(
+                text,
                 ". From its first step to its end, half took {} or less, 99 % {} or less",
                 duration(p50),
                 duration(p99)
             );
         }
         if let Some(mean) = self.delayed.mean() {
-            text += &format!(
+            let _ = write!(
+                text,
                 ". {} stood still after a preemption, for {} on average",
                 count(
                     self.delayed.count(),

@@ -20,7 +20,7 @@ const REST: &str = "unattributed";
 /// Calls of one operation.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
-    calls: u64,
+    count: u64,
     /// Milliseconds without the operations within it.
     own_ms: f64,
     /// Milliseconds.
@@ -62,7 +62,7 @@ impl Split {
             Some(calls) => calls,
             None => process.operations.entry(name.to_owned()).or_default(),
         };
-        calls.calls += 1;
+        calls.count += 1;
         calls.all_ms += all.unwrap_or(0.0);
         calls.own_ms += own.or(all).unwrap_or(0.0);
     }
@@ -121,9 +121,9 @@ impl Process {
                 format!(
                     "{} in {}, {} % of the time, {} a call",
                     duration(calls.own_ms / 1e3),
-                    count(calls.calls, "call", "calls"),
+                    count(calls.count, "call", "calls"),
                     figure(part(calls.own_ms)),
-                    duration(calls.own_ms / 1e3 / calls.calls.max(1) as f64)
+                    duration(calls.own_ms / 1e3 / calls.count.max(1) as f64)
                 )
             })
             .collect();
