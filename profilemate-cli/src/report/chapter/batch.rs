@@ -1,6 +1,5 @@
 //! Batch and queue over time.
 
-// Writing to a `String` cannot fail.
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -173,6 +172,7 @@ impl Engine {
     fn summary(&self) -> String {
         let mut text = count(self.steps, "step", "steps");
         if let (Some(mean), Some(max)) = (self.scheduled.all().mean(), self.scheduled.all().max()) {
+            // Writing to a `String` cannot fail.
             let _ = write!(
                 text,
                 ": {} sequences on average, {} at most",

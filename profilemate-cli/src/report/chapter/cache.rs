@@ -1,6 +1,5 @@
 //! The KV cache over time, with evictions and preemptions.
 
-// Writing to a `String` cannot fail.
 use serde_json::json;
 use std::fmt::Write as _;
 
@@ -214,6 +213,7 @@ impl Engine {
             _ => "How full the cache was is not known".to_owned(),
         };
         if let Some(total) = self.total {
+            // Writing to a `String` cannot fail.
             let _ = write!(text, " (of {total} blocks)");
         }
         let _ = write!(

@@ -1,6 +1,5 @@
 //! Calls over time: of encoders, and of the methods that the user named.
 
-// Writing to a `String` cannot fail.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -114,6 +113,7 @@ fn view(name: String, names: &Names, most: usize) -> View {
             let drawn = thin.drawn(most);
             let mut text = format!("{name}: {}", count(drawn.rows, "call", "calls"));
             if let (Some(p50), Some(max)) = (thin.all().quantile(0.5), thin.all().max()) {
+                // Writing to a `String` cannot fail.
                 let _ = write!(
                     text,
                     ", median {}, longest {}",

@@ -1,6 +1,5 @@
 //! CUDA graphs: replays and padding by size, passes without a graph and why, captures.
 
-// Writing to a `String` cannot fail.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -221,6 +220,7 @@ impl Worker {
             )
         );
         if let Some(pct) = padding(&sum) {
+            // Writing to a `String` cannot fail.
             let _ = write!(
                 summary,
                 "; {} % of the tokens that they computed were padding",

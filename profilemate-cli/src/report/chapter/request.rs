@@ -1,6 +1,5 @@
 //! The lives of requests: when each ran, when it stood still, and how long it took.
 
-// Writing to a `String` cannot fail.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -268,6 +267,7 @@ impl Engine {
             drawn
         );
         if let (Some(p50), Some(p99)) = (self.all.quantile(0.5), self.all.quantile(0.99)) {
+            // Writing to a `String` cannot fail.
             let _ = write!(
                 text,
                 ". From its first step to its end, half took {} or less, 99 % {} or less",
