@@ -70,8 +70,8 @@ fn varied(step: u32, low: f64, high: f64) -> f64 {
     low + (high - low) * part * part
 }
 
-fn millis(ms: f64) -> Option<Millis> {
-    Some(Millis((ms * 1e6) as u64))
+fn millis(ms: f64) -> Millis {
+    Millis((ms * 1e6) as u64)
 }
 
 fn phase(step: u32) -> &'static str {
@@ -121,13 +121,34 @@ fn at_step(engine: u32, step: u32) -> Vec<AnyRow> {
             timestamp_sec: at,
             phase: Some(phase(step)),
             batch_size: Some(running),
-            forward_time_ms: millis(pass),
+            forward_time_ms: Some(millis(pass)),
             step: Some(u64::from(step)),
             pid: worker,
             rank: Some(engine),
             ..ForwardPass::default()
         }
         .into(),
+    ];
+    rows.extend(work_of_step(engine, step, pass));
+    if usage > 90.0 {
+        rows.push(
+            KvCacheEviction {
+                timestamp_sec: at,
+                lifetime_sec: Some(Seconds(2_000_000_000)),
+                pid,
+                engine: Some(engine),
+                ..KvCacheEviction::default()
+            }
+            .into(),
+        );
+    }
+    rows
+}
+
+/// Everything else of a step whose pass took so many milliseconds.
+fn work_of_step(engine: u32, step: u32, pass: f64) -> Vec<AnyRow> {
+    let (pid, worker, at) = (20 + engine, 30 + engine, stamp(step));
+    let mut rows: Vec<AnyRow> = vec![
         SpeculativeStep {
             timestamp_sec: at,
             draft_tokens: Some(10),
@@ -141,7 +162,7 @@ fn at_step(engine: u32, step: u32) -> Vec<AnyRow> {
         MethodCall {
             timestamp_sec: at,
             method: HOSTILE.to_owned(),
-            duration_ms: millis(varied(step, 0.1, 2.0)),
+            duration_ms: Some(millis(varied(step, 0.1, 2.0))),
             outcome: "none",
             pid: 10,
             ..MethodCall::default()
@@ -150,7 +171,7 @@ fn at_step(engine: u32, step: u32) -> Vec<AnyRow> {
         EncoderCall {
             timestamp_sec: at,
             component: "encoder",
-            duration_ms: millis(varied(step, 2.0, 6.0)),
+            duration_ms: Some(millis(varied(step, 2.0, 6.0))),
             pid: worker,
             rank: Some(engine),
             ..EncoderCall::default()
@@ -167,23 +188,11 @@ fn at_step(engine: u32, step: u32) -> Vec<AnyRow> {
             CpuOperation {
                 timestamp_sec: at,
                 operation: operation.to_owned(),
-                duration_ms: millis(pass),
-                self_ms: millis(pass * part),
+                duration_ms: Some(millis(pass)),
+                self_ms: Some(millis(pass * part)),
                 pid: worker,
                 rank: Some(engine),
                 ..CpuOperation::default()
-            }
-            .into(),
-        );
-    }
-    if usage > 90.0 {
-        rows.push(
-            KvCacheEviction {
-                timestamp_sec: at,
-                lifetime_sec: Some(Seconds(2_000_000_000)),
-                pid,
-                engine: Some(engine),
-                ..KvCacheEviction::default()
             }
             .into(),
         );
@@ -193,14 +202,14 @@ fn at_step(engine: u32, step: u32) -> Vec<AnyRow> {
             MoeExpertTime {
                 timestamp_sec: at,
                 layer_idx: Some(layer),
-                duration_ms: millis(varied(step, 0.5, 1.5)),
+                duration_ms: Some(millis(varied(step, 0.5, 1.5))),
                 pid: worker,
                 rank: Some(engine),
                 ..MoeExpertTime::default()
             }
             .into(),
         );
-        if step % 8 == 0 {
+        if step.is_multiple_of(8) {
             rows.push(
                 MoeLoadImbalance {
                     timestamp_sec: at,
@@ -240,7 +249,7 @@ fn requests(engine: u32) -> Vec<AnyRow> {
             );
         };
         event(start, "started");
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             event(start + 6, "preempted");
             event(start + 12, "resumed");
         }
@@ -251,7 +260,7 @@ fn requests(engine: u32) -> Vec<AnyRow> {
                 started_sec: Some(stamp(start)),
                 finished_sec: stamp(start + 20),
                 total_time_sec: Some(Seconds(2_400_000_000 + u64::from(number) * 9_000_000)),
-                preemption_delay_sec: (number % 4 == 0).then_some(Seconds(720_000_000)),
+                preemption_delay_sec: (number.is_multiple_of(4)).then_some(Seconds(720_000_000)),
                 pid: 20 + engine,
                 engine: Some(engine),
                 ..RequestLifecycle::default()
@@ -285,7 +294,7 @@ fn totals(engine: u32) -> Vec<AnyRow> {
                 CudaGraphCapture {
                     runtime_mode: Some(mode),
                     num_tokens: Some(tokens),
-                    duration_ms: millis(20.0 + tokens as f64),
+                    duration_ms: Some(millis(20.0 + tokens as f64)),
                     outcome: "captured",
                     pid,
                     rank,
