@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -71,6 +72,15 @@ def opened(browser, page_path, **options):
     return tab, seen
 
 
+def until(tab, condition, arg=None):
+    """Waits until a function of the page says yes. Asked from outside: the page's policy forbids it to poll by itself."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not tab.evaluate(condition, arg):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain for {condition} of {arg}")
+        time.sleep(0.05)
+
+
 def hover(tab, plot, trace):
     """What is shown over a point in the middle of a trace."""
     at = tab.evaluate(POINT, [plot, trace])
@@ -94,13 +104,13 @@ def zoom(tab, plot, other):
     tab.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=8)
     tab.mouse.up()
     changed = "([id, from]) => Number(document.getElementById('plot-' + id)._fullLayout.xaxis.range[0]) > from + 1e-9"
-    tab.wait_for_function(changed, arg=[plot, before[0]])
-    tab.wait_for_function(changed, arg=[other, before[0]])
+    until(tab, changed, [plot, before[0]])
+    until(tab, changed, [other, before[0]])
     seen = {"before": before, "zoomed": tab.evaluate(RANGE, plot), "other": tab.evaluate(RANGE, other)}
     tab.mouse.dblclick(box["x"] + box["width"] * 0.5, middle)
     back = "([id, to]) => Number(document.getElementById('plot-' + id)._fullLayout.xaxis.range[1]) > to - 1e-9"
-    tab.wait_for_function(back, arg=[plot, before[1]])
-    tab.wait_for_function(back, arg=[other, before[1]])
+    until(tab, back, [plot, before[1]])
+    until(tab, back, [other, before[1]])
     seen["after"] = tab.evaluate(RANGE, plot)
     return seen
 
@@ -109,9 +119,7 @@ def legend(tab, plot):
     """Clicks the first entry of the legend."""
     before = tab.evaluate(VISIBLE, plot)
     tab.locator(f"#plot-{plot} .legendtoggle").first.click(force=True)
-    tab.wait_for_function(
-        "(id) => document.getElementById('plot-' + id)._fullData.some((one) => one.visible === 'legendonly')", arg=plot
-    )
+    until(tab, "(id) => document.getElementById('plot-' + id)._fullData.some((one) => one.visible === 'legendonly')", plot)
     after = tab.evaluate(VISIBLE, plot)
     tab.locator(f"#plot-{plot} .legendtoggle").first.click(force=True)
     return {"before": before, "after": after}
@@ -172,7 +180,7 @@ def desktop(tab, out, paper, shot):
     tab.pdf(path=paper, prefer_css_page_size=True)
     out["pdf_bytes"] = paper.stat().st_size
     tab.emulate_media(media="print")
-    tab.wait_for_function(f"({DRAWN})().batch.svg < 700")
+    until(tab, f"() => Object.values(({DRAWN})()).every((plot) => plot.svg < 700)")
     out["print"] = tab.evaluate(DRAWN)
     out["print_background"] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     full(tab, shot("print"))
