@@ -99,7 +99,7 @@ impl Told {
             return;
         };
         match word {
-            "kernel" => self.kernel = rest.to_owned(),
+            "kernel" => rest.clone_into(&mut self.kernel),
             "doctor" => self.doctor.push(rest.to_owned()),
             "exit" => self.exit = rest.parse().ok(),
             "log" => self.log.push(rest.to_owned()),
@@ -109,7 +109,7 @@ impl Told {
                         .insert(table.to_owned(), count.parse().unwrap_or(0));
                 }
             }
-            "metadata" => self.metadata = rest.to_owned(),
+            "metadata" => rest.clone_into(&mut self.metadata),
             "differs" => self.differing.push(rest.to_owned()),
             "end" => self.ended = true,
             _ => self.last.push(line.to_owned()),
