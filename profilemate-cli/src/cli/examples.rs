@@ -103,7 +103,7 @@ Examples:
 /// Examples of `report`.
 pub(super) const REPORT: &str = "\
 Examples:
-  profilemate report /tmp/vllm_profiling/session_20261123_013114_txthjv              # report.html beside the tables
+  profilemate report /tmp/vllm_profiling/session_20261123_013114_txthjv
   profilemate report /tmp/vllm_profiling/session_20261123_013114_txthjv -o report.html
 
 Exit codes: 0 done, 1 if the folder cannot be read, 7 if the page cannot be written.";
