@@ -16,6 +16,7 @@ pub mod export;
 pub mod helper;
 pub mod plan;
 pub mod recorded;
+pub mod recorder;
 pub mod session;
 pub mod sink;
 pub mod sys;

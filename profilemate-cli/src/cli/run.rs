@@ -40,7 +40,15 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         quiet,
         graph_timeline: trace.common.graph_timeline,
         strict: trace.common.strict,
+        recorder: None,
     };
+    options.recorder = super::recorder::options(
+        &trace.recorder,
+        &options.output,
+        &options.wanted,
+        options.touch,
+        options.json,
+    )?;
     if !trace.run.is_empty() {
         if !trace.pid.is_empty() {
             return Err(Failure::new(
@@ -172,6 +180,7 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
         quiet,
         graph_timeline: common.graph_timeline,
         strict: common.strict,
+        recorder: None,
     }
 }
 
@@ -210,13 +219,23 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
             "  {} events, {} lost",
             done.outcome.received, done.outcome.lost
         ));
-        super::explain::short(&done);
+        match &done.recorder {
+            Some(report) => print::note(&super::recorder::report_text(report)),
+            None => super::explain::short(&done),
+        }
     }
-    print::data(&if options.json {
-        summary(&done).to_string()
-    } else {
-        done.folder.display().to_string()
-    });
+    match &done.recorder {
+        // The folders were told one by one.
+        Some(report) if options.json => {
+            print::data(&super::recorder::report_json(report).to_string())
+        }
+        Some(_) => {}
+        None => print::data(&if options.json {
+            summary(&done).to_string()
+        } else {
+            done.folder.display().to_string()
+        }),
+    }
     if let Some(trouble) = done.nothing {
         return Err(trouble.into());
     }

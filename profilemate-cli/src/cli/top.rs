@@ -111,6 +111,7 @@ fn session_options(options: &Top, roots: BTreeSet<u32>) -> Options {
         json: false,
         quiet: true,
         strict: false,
+        recorder: None,
     }
 }
 

@@ -338,7 +338,10 @@ impl Attachment {
             .iter()
             .filter_map(|bound| {
                 let now = counters(bound.slot, slots.get(usize::from(bound.slot))?);
-                Some(since(now, self.before.get(&bound.slot)))
+                Some(match self.before.get(&bound.slot) {
+                    Some(before) => now.since(before),
+                    None => now,
+                })
             })
             .collect();
         Some(Counters {
@@ -439,59 +442,5 @@ fn counters(number: u8, slot: &page::Slot) -> SlotCounters {
             .zip(slot.histogram)
             .filter(|(_, calls)| *calls > 0)
             .collect(),
-    }
-}
-
-fn since(now: SlotCounters, before: Option<&SlotCounters>) -> SlotCounters {
-    let Some(before) = before else { return now };
-    let earlier = |bucket: u8| {
-        before
-            .histogram
-            .iter()
-            .find(|(own, _)| *own == bucket)
-            .map_or(0, |(_, calls)| *calls)
-    };
-    SlotCounters {
-        slot: now.slot,
-        calls: now.calls.wrapping_sub(before.calls),
-        marks: now.marks.wrapping_sub(before.marks),
-        cycles: now.cycles.wrapping_sub(before.cycles),
-        histogram: now
-            .histogram
-            .into_iter()
-            .map(|(bucket, calls)| (bucket, calls.wrapping_sub(earlier(bucket))))
-            .filter(|(_, calls)| *calls > 0)
-            .collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_of_an_earlier_session_do_not_count() {
-        let before = SlotCounters {
-            slot: 1,
-            calls: 10,
-            marks: 10,
-            cycles: 100,
-            histogram: vec![(5, 10)],
-        };
-        let now = SlotCounters {
-            slot: 1,
-            calls: 13,
-            marks: 11,
-            cycles: 160,
-            histogram: vec![(5, 11), (6, 2)],
-        };
-        let expected = SlotCounters {
-            slot: 1,
-            calls: 3,
-            marks: 1,
-            cycles: 60,
-            histogram: vec![(5, 1), (6, 2)],
-        };
-        assert_eq!(since(now, Some(&before)), expected);
     }
 }
