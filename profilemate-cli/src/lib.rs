@@ -4,6 +4,7 @@
 
 pub mod aggregate;
 pub mod attach;
+pub mod budget;
 pub mod capture;
 pub mod catalog;
 pub mod cli;

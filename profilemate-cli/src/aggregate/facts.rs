@@ -73,6 +73,8 @@ pub struct Facts {
     pub costs: BTreeMap<u32, Cost>,
     /// What was recorded no longer because of its cost, or again.
     pub shed: Vec<Shed>,
+    /// What tracing cost the process after a change of [`Facts::shed`], in percent, by its index.
+    pub after_shed: BTreeMap<usize, f64>,
     /// The end.
     pub ended: Option<Ended>,
 }
@@ -95,6 +97,16 @@ impl Facts {
 
     /// Takes what a process costs.
     pub(super) fn cost(&mut self, cost: Cost) {
+        // The first measurement that began after a change.
+        let began = cost.at_ns.saturating_sub(cost.over_ns);
+        for (index, shed) in self.shed.iter().enumerate() {
+            if shed.pid == cost.pid
+                && began >= shed.at_ns
+                && let Some(percent) = cost.percent()
+            {
+                self.after_shed.entry(index).or_insert(percent);
+            }
+        }
         if self.costs.len() < CAPACITY || self.costs.contains_key(&cost.pid) {
             self.costs.insert(cost.pid, cost);
         }

@@ -106,6 +106,10 @@ pub struct Trace {
     /// Take the target's vLLM for this version if its own is not in the catalogue, as with a nightly build.
     #[arg(long, value_name = "VERSION")]
     pub assume_vllm: Option<String>,
+    /// Measure what tracing costs each process, and record less where that is more than this part of the time in
+    /// steps, such as `1%`. `--dry-run` prints what goes in which order; metadata.json says what went when.
+    #[arg(long, value_name = "PERCENT", value_parser = crate::budget::parse)]
+    pub budget: Option<f64>,
     /// A flight recorder instead of a session that is written down.
     #[command(flatten)]
     pub recorder: super::recorder::Recorder,

@@ -16,6 +16,7 @@ Examples:
   sudo profilemate trace --only batch_utilization --output /data
   sudo profilemate trace -- vllm serve facebook/opt-125m    # from the first import on
   sudo profilemate trace --continuous 60s --trigger 'step_ms>200' --trigger preemption
+  sudo profilemate trace --budget 1%                        # record less where tracing costs more
   sudo profilemate trace --pid 4711 --method app.queue:Queue.take --field size=self.items:len --json
 
 Exit codes: 0 done, 2 wrong command line, 3 incomplete (--strict), 4 no such target, 5 version not supported,

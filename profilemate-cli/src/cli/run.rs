@@ -41,6 +41,7 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         graph_timeline: trace.common.graph_timeline,
         strict: trace.common.strict,
         recorder: None,
+        budget: trace.budget,
     };
     options.recorder = super::recorder::options(
         &trace.recorder,
@@ -72,14 +73,26 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
     };
     if trace.dry_run {
         let plan = session::plan(&options)?;
-        print::data(&if options.json {
-            format!("{:#}", plan.json())
-        } else {
-            plan.text()
-        });
+        print::data(&planned(&plan, &options));
         return Ok(Exit::Done);
     }
     finished(&options, session::run(&options, false)?)
+}
+
+/// The plan, and with a budget what would be shed in which order.
+fn planned(plan: &crate::plan::Plan, options: &Options) -> String {
+    if options.json {
+        let mut document = plan.json();
+        if let Some(percent) = options.budget {
+            document["budget"] = crate::budget::json(percent);
+        }
+        return format!("{document:#}");
+    }
+    let mut text = plan.text();
+    if let Some(percent) = options.budget {
+        text.push_str(&crate::budget::text(percent));
+    }
+    text
 }
 
 /// `trace -- CMD`.
@@ -181,6 +194,7 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
         graph_timeline: common.graph_timeline,
         strict: common.strict,
         recorder: None,
+        budget: None,
     }
 }
 

@@ -112,6 +112,7 @@ fn session_options(options: &Top, roots: BTreeSet<u32>) -> Options {
         quiet: true,
         strict: false,
         recorder: None,
+        budget: None,
     }
 }
 

@@ -220,6 +220,7 @@ pub fn examine(wanted: &Wanted) -> Report {
         duration: None,
         graph_timeline: false,
         recorder: None,
+        budget: None,
         json: false,
         quiet: true,
         strict: false,

@@ -1,6 +1,9 @@
 //! One run from attach to detach: the only place that has effects in order.
 
 mod attachment;
+mod bound;
+mod budget;
+mod calibrated;
 mod doubt;
 mod drivers;
 mod look;
@@ -224,7 +227,7 @@ async fn follow(
             calibrate(pump);
         }
         if let Some(numbers) = pump.status() {
-            status.show(&numbers);
+            status.show(&numbers, tracker.cost_percent());
         }
         if pump.has_failed() {
             status.clear();

@@ -43,6 +43,8 @@ pub struct Options {
     pub strict: bool,
     /// Only the latest part is kept, and written when something happens.
     pub recorder: Option<recorder::Options>,
+    /// What tracing may cost each process, in percent of its steps.
+    pub budget: Option<f64>,
 }
 
 /// Which tables are wanted.

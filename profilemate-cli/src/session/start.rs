@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::budget::{Budget, Prices};
 use super::drivers::Drivers;
 use super::options::{DRIVER_TABLES, Options};
 use super::pump::{Notes, Pump};
@@ -61,6 +62,10 @@ pub(super) fn start(
         words,
         nop5,
     } = found;
+    let budget = match options.budget {
+        Some(percent) => Some(Budget::new(percent, prices(offset)?)),
+        None => None,
+    };
     let ring = match &mut kernel {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
@@ -100,13 +105,14 @@ pub(super) fn start(
     let recorder = report.map(|report| answering(options, &pump, report));
     log::info!("probe site: {words}");
     let drivers = Drivers::new(options.wanted.driver(), nop5);
-    let tracker = Tracker::new(
+    let mut tracker = Tracker::new(
         options.clone(),
         kernel,
         offset,
         drivers,
         pump.notes().clone(),
     );
+    tracker.budget = budget;
     Ok(Started {
         tracker,
         pump,
@@ -228,6 +234,19 @@ fn load(options: &Options) -> Result<Kernel, Failure> {
 
 fn kernel_failure(error: attach::Error) -> Failure {
     super::Trouble::from(error).into()
+}
+
+/// Finds out what a hit costs here.
+fn prices(site: u64) -> Result<Prices, Failure> {
+    let hint = "without `--budget` this is not needed";
+    let failed = |error| Failure::from(super::Trouble::from(error)).hint(hint);
+    let five_bytes = site == touch::MARK_NOP5_OFFSET as u64;
+    let prices = Prices {
+        trap_ns: attach::probe_price(five_bytes).map_err(failed)?,
+        _statistics: attach::statistics().map_err(failed)?,
+    };
+    log::info!("a trap costs {:.0} ns here", prices.trap_ns);
+    Ok(prices)
 }
 
 /// Which instruction of the page is probed.
