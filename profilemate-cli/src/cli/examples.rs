@@ -134,7 +134,9 @@ mod tests {
             .map(|line| {
                 let line = line.split(" # ").next().unwrap_or(line);
                 let line = line.split(" > ").next().unwrap_or(line);
-                line.split_whitespace().map(str::to_owned).collect()
+                line.split_whitespace()
+                    .map(|word| word.trim_matches('\'').to_owned())
+                    .collect()
             })
             .collect()
     }
