@@ -37,7 +37,7 @@ pub struct Statistics {
 pub fn statistics() -> Result<Statistics, Error> {
     aya::sys::enable_stats(Stats::RunTime)
         .map(|fd| Statistics { _fd: fd })
-        .map_err(|source| Error::SelfTest {
+        .map_err(|source| Error::Statistics {
             source: source.io_error,
         })
 }
@@ -57,7 +57,7 @@ fn run_of(ebpf: &Ebpf) -> Option<(u64, u64)> {
 
 /// Nanoseconds that a trap at the page's probed instruction costs, without the run of the program.
 pub fn probe_price(five_bytes: bool) -> Result<f64, Error> {
-    let failed = |source| Error::SelfTest { source };
+    let failed = |source| Error::Price { source };
     let code: &[u8] = if five_bytes { &FIVE_BYTES } else { &ONE_BYTE };
     let page = memfd(code).map_err(failed)?;
     let mut child = Child::start(&page, life).map_err(failed)?;

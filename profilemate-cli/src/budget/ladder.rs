@@ -102,6 +102,13 @@ mod tests {
     use crate::catalog::Catalog;
 
     #[test]
+    fn the_order_is_in_the_manual() {
+        let names: Vec<&str> = LADDER.iter().map(|rung| rung.name).collect();
+        let manual = include_str!("../../../docs/overhead.md").replace('\n', " ");
+        assert!(manual.contains(&names.join(", ")));
+    }
+
+    #[test]
     fn every_method_whose_calls_are_events_is_on_a_rung_and_no_rung_is_empty() {
         let methods = Catalog::vllm().methods;
         let mut used = [false; LADDER.len()];

@@ -194,6 +194,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_signal_is_in_the_manual() {
+        let manual = include_str!("../../../docs/flight-recorder.md");
+        for signal in SIGNALS {
+            let line = format!("| `{}` | {} | {}", signal.name, signal.doc, signal.unit);
+            assert!(manual.contains(line.trim_end()), "{line}");
+        }
+    }
+
+    #[test]
     fn every_signal_stands_in_a_table_that_there_is() {
         for signal in SIGNALS {
             assert_eq!(

@@ -143,7 +143,7 @@ impl Attachment {
                     let mode = ready.method.events.mode();
                     let said = self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
-                    self.bound.push(Bound::new(ready, request.function, said));
+                    self.hold(Bound::new(ready, request.function, said));
                 }
                 Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
             }
@@ -176,7 +176,7 @@ impl Attachment {
             let said = self.describe(ready, slot, mode, context)?;
             self.page.set_skip(slot, self.layout.kernel.false_)?;
             self.page.set_mode(slot, mode)?;
-            self.bound.push(Bound::new(ready, callee, said));
+            self.hold(Bound::new(ready, callee, said));
         }
         Ok(refused)
     }
@@ -316,6 +316,19 @@ impl Attachment {
             at_ns,
             slots,
         })
+    }
+
+    /// Takes a method that was bound. One of a rung that is shed is shed too.
+    fn hold(&mut self, mut bound: Bound) {
+        let is_shed = |other: &Bound| other.shed && other.rung == bound.rung;
+        if self.bound.iter().any(is_shed) {
+            bound.shed = true;
+            let mode = bound.effective(bound.said.mode);
+            if let Err(error) = self.page.set_mode(bound.slot, mode) {
+                log::debug!("process {}: {}", self.page.pid(), chain(&error));
+            }
+        }
+        self.bound.push(bound);
     }
 
     /// The methods and their slots.

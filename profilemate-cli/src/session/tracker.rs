@@ -528,6 +528,8 @@ impl Tracker {
 
     /// Lets go of everything: events off, pointers back, probes away. Gives what could not be put back.
     pub(super) fn detach(&mut self) -> Vec<(u32, Trouble)> {
+        // From here on nothing is recorded that could be shed.
+        self.budget = None;
         for tracked in self.processes.values() {
             if let Some(attachment) = &tracked.attachment {
                 attachment.silence();
