@@ -58,6 +58,9 @@ fn run_of(ebpf: &Ebpf) -> Option<(u64, u64)> {
 /// Nanoseconds that a trap at the page's probed instruction costs, without the run of the program.
 pub fn probe_price(five_bytes: bool) -> Result<f64, Error> {
     let failed = |source| Error::Price { source };
+    if !cfg!(target_arch = "x86_64") {
+        return Err(failed(io::ErrorKind::Unsupported.into()));
+    }
     let code: &[u8] = if five_bytes { &FIVE_BYTES } else { &ONE_BYTE };
     let page = memfd(code).map_err(failed)?;
     let mut child = Child::start(&page, life).map_err(failed)?;

@@ -1,5 +1,6 @@
 //! The flight recorder's options of `trace`, and `snapshot`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -160,7 +161,8 @@ pub(super) fn report_text(report: &Report) -> String {
         (suppressed.failed, "could not be written"),
     ] {
         if count > 0 {
-            text.push_str(&format!("; {count} {why}"));
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "; {count} {why}");
         }
     }
     text

@@ -50,6 +50,11 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         options.touch,
         options.json,
     )?;
+    if options.budget.is_some() && options.touch == Touch::None {
+        let error =
+            anyhow::anyhow!("`--budget` sheds methods, and with `--touch none` none is probed");
+        return Err(Failure::new(Exit::Usage, error));
+    }
     if !trace.run.is_empty() {
         if !trace.pid.is_empty() {
             return Err(Failure::new(
@@ -241,7 +246,7 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
     match &done.recorder {
         // The folders were told one by one.
         Some(report) if options.json => {
-            print::data(&super::recorder::report_json(report).to_string())
+            print::data(&super::recorder::report_json(report).to_string());
         }
         Some(_) => {}
         None => print::data(&if options.json {

@@ -134,7 +134,9 @@ impl Recorder {
         match note {
             Note::Session(session) => self.session = session.clone(),
             Note::Process(process) => {
-                let traced = process.page.is_some() || process.role != "other";
+                // What a traced process forks for a moment (a compiler, a shell) is no part of the server.
+                let helper = process.role == "other" && self.roles.contains_key(&process.parent);
+                let traced = (process.page.is_some() || process.role != "other") && !helper;
                 if traced {
                     self.roles.insert(process.pid, process.role.clone());
                 }
