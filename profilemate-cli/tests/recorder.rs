@@ -1,4 +1,5 @@
 //! The flight recorder in the pipeline: what a snapshot tells, without a target.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod stream;
 
