@@ -5,8 +5,13 @@
 //! attached, which method sits in which slot, how a program's fields are to be read. Decoding turns frames into
 //! [`Event`]s. Nothing behind this point reads a clock, a file or the environment.
 
+mod count;
+pub mod recorder;
+
 use profilemate_common::driver::{Function, Totals};
 use serde::{Deserialize, Serialize};
+
+use crate::aggregate::checkpoint::Checkpoint;
 
 /// Something the tracer itself says, in the order in which it holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +74,14 @@ pub enum Note {
     Library(Library),
     /// Frames of a function are looked for on the stacks of a process's threads.
     Walk(Walk),
+    /// The stream is the window that a flight recorder kept.
+    Snapshot(Box<recorder::Snapshot>),
+    /// What the aggregation knew where the stream begins.
+    Checkpoint(Box<Checkpoint>),
+    /// What tracing costs a process.
+    Cost(recorder::Cost),
+    /// Something is recorded no longer because of what it costs, or again.
+    Shed(recorder::Shed),
     /// Last frame.
     Ended {
         /// `CLOCK_MONOTONIC`.

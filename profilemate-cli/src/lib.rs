@@ -4,6 +4,7 @@
 
 pub mod aggregate;
 pub mod attach;
+pub mod budget;
 pub mod capture;
 pub mod catalog;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod export;
 pub mod helper;
 pub mod plan;
 pub mod recorded;
+pub mod recorder;
 pub mod report;
 pub mod session;
 pub mod sink;

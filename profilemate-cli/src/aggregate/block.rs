@@ -46,6 +46,11 @@ impl Pools {
         (index as u32, &mut self.0[index].1)
     }
 
+    /// The pools, in the order of appearance.
+    pub fn identities(&self) -> Vec<Option<u64>> {
+        self.0.iter().map(|pool| pool.0).collect()
+    }
+
     /// No age is certain any more.
     pub fn forget(&mut self) {
         self.0.iter_mut().for_each(|pool| pool.1.forget());

@@ -1,10 +1,12 @@
 //! From counter cycles to nanoseconds.
 
+use serde::{Deserialize, Serialize};
+
 /// Shortest distance between two readings that gives a rate.
 const BASELINE_NS: u64 = 1_000_000;
 
 /// The length of a cycle, from the first and the latest reading of counter and clock.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
     first: Option<(u64, u64)>,
     rate: Option<(u64, u64)>,

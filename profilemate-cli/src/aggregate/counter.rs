@@ -9,29 +9,64 @@ const CAPACITY: usize = 65_536;
 
 /// The latest counters of each slot, by process, page and slot.
 #[derive(Debug, Default)]
-pub struct Counters(BTreeMap<(u32, u16, u8), SlotCounters>);
+pub struct Counters {
+    latest: BTreeMap<(u32, u16, u8), SlotCounters>,
+    /// Where they stood when the stream began, if it began in the middle of a longer one.
+    base: BTreeMap<(u32, u16, u8), SlotCounters>,
+}
 
 impl Counters {
     /// Takes one reading of a page.
     pub fn note(&mut self, reading: Reading) {
         for slot in reading.slots {
             let key = (reading.pid, reading.page, slot.slot);
-            if self.0.len() < CAPACITY || self.0.contains_key(&key) {
-                self.0.insert(key, slot);
+            if self.latest.len() < CAPACITY || self.latest.contains_key(&key) {
+                let slot = match self.base.get(&key) {
+                    Some(base) => slot.since(base),
+                    None => slot,
+                };
+                self.latest.insert(key, slot);
             }
         }
     }
 
     /// Process, page, slot and counters.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u16, u8, &SlotCounters)> {
-        self.0
+        self.latest
             .iter()
             .map(|(&(pid, page, slot), counters)| (pid, page, slot, counters))
     }
 
+    /// The latest readings, page by page.
+    pub fn readings(&self) -> Vec<Reading> {
+        let mut pages: BTreeMap<(u32, u16), Vec<SlotCounters>> = BTreeMap::new();
+        for (&(pid, page, number), slot) in &self.latest {
+            let base = self.base.get(&(pid, page, number));
+            let slot = base.map_or_else(|| slot.clone(), |base| slot.plus(base));
+            pages.entry((pid, page)).or_default().push(slot);
+        }
+        let reading = |((pid, page), slots)| Reading {
+            pid,
+            page,
+            at_ns: 0,
+            slots,
+        };
+        pages.into_iter().map(reading).collect()
+    }
+
+    /// The counters of the readings to come are told from here on.
+    pub fn count_from(&mut self, readings: Vec<Reading>) {
+        for reading in readings {
+            for slot in reading.slots {
+                self.base
+                    .insert((reading.pid, reading.page, slot.slot), slot);
+            }
+        }
+    }
+
     /// Events that the pages say they made.
     pub fn marks(&self) -> u64 {
-        self.0
+        self.latest
             .values()
             .fold(0, |sum, slot| sum.saturating_add(slot.marks))
     }

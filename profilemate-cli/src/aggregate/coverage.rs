@@ -231,6 +231,8 @@ impl Aggregator {
                 gaps.push(reason.clone());
             }
         }
+        gaps.extend(super::shed::gaps(&facts.shed, table));
+        gaps.extend(self.snapshot_gap(table));
         if lost > 0 {
             gaps.push(format!("{lost} records were lost"));
         }
@@ -241,6 +243,25 @@ impl Aggregator {
                 "nothing of it happened while the session ran",
             ),
             (true, _) => Coverage::new(Status::Observed, ""),
+        }
+    }
+
+    /// What a snapshot's table does not tell, because it was known only before the window.
+    fn snapshot_gap(&self, table: &str) -> Option<String> {
+        self.facts.snapshot.as_ref()?;
+        match table {
+            "kv_cache_evictions" => Some(
+                "ages of blocks that were handed out before the window are not known".to_owned(),
+            ),
+            "request_lifecycle" | "preemption_events" | "cuda_graph_usage"
+                if self.facts.left_out > 0 =>
+            {
+                Some(format!(
+                    "of {} requests and graphs it is not told what was known before the window",
+                    self.facts.left_out
+                ))
+            }
+            _ => None,
         }
     }
 

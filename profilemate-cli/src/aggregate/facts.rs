@@ -6,6 +6,7 @@ use profilemate_common::driver::Function;
 use profilemate_common::page;
 
 use super::fields::{self, Fields};
+use crate::event::recorder::{Cost, Shed, Snapshot};
 use crate::event::{Call, Ledger, Library, Method, Value};
 
 /// Entries of each map, at most.
@@ -60,13 +61,64 @@ pub struct Facts {
     pub without_stats: bool,
     /// Calls of slots that no note names.
     pub unnamed_calls: u64,
-    /// The kernel side's counts, latest.
+    /// The kernel side's counts, latest: since the stream began.
     pub ledger: Option<Ledger>,
+    /// Where these counts stood when the stream began, if it began in the middle of a longer one.
+    ledger_base: Ledger,
+    /// What the stream was taken for, if it is a flight recorder's snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// Requests and graphs of which the stream does not tell what was known before it.
+    pub left_out: u64,
+    /// What tracing costs each process, latest.
+    pub costs: BTreeMap<u32, Cost>,
+    /// What was recorded no longer because of its cost, or again.
+    pub shed: Vec<Shed>,
+    /// What tracing cost the process after a change of [`Facts::shed`], in percent, by its index.
+    pub after_shed: BTreeMap<usize, f64>,
     /// The end.
     pub ended: Option<Ended>,
 }
 
 impl Facts {
+    /// Takes the kernel side's counts.
+    pub(super) fn count(&mut self, ledger: &Ledger) {
+        self.ledger = Some(ledger.since(&self.ledger_base));
+    }
+
+    /// The counts to come are told from here on.
+    pub(super) fn count_from(&mut self, ledger: Option<Ledger>) {
+        self.ledger_base = ledger.unwrap_or_default();
+    }
+
+    /// The kernel side's counts as it tells them.
+    pub(super) fn ledger_since_start(&self) -> Option<Ledger> {
+        Some(self.ledger?.plus(&self.ledger_base))
+    }
+
+    /// Takes what a process costs.
+    pub(super) fn cost(&mut self, cost: Cost) {
+        // The first measurement that began after a change.
+        let began = cost.at_ns.saturating_sub(cost.over_ns);
+        for (index, shed) in self.shed.iter().enumerate() {
+            if shed.pid == cost.pid
+                && began >= shed.at_ns
+                && let Some(percent) = cost.percent()
+            {
+                self.after_shed.entry(index).or_insert(percent);
+            }
+        }
+        if self.costs.len() < CAPACITY || self.costs.contains_key(&cost.pid) {
+            self.costs.insert(cost.pid, cost);
+        }
+    }
+
+    /// Something is recorded no longer, or again.
+    pub(super) fn shed(&mut self, shed: Shed) {
+        if self.shed.len() < CAPACITY {
+            self.shed.push(shed);
+        }
+    }
+
     pub(super) fn bound(&mut self, method: &Method) {
         if method.mode & (page::MODE_RETURN | page::MODE_ENTRY) == 0 {
             if self.counted.len() < CAPACITY {

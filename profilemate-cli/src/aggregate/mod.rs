@@ -2,6 +2,7 @@
 //! always gives the same rows.
 
 pub mod block;
+pub mod checkpoint;
 pub mod clock;
 pub mod counter;
 pub mod coverage;
@@ -20,10 +21,12 @@ mod preempt;
 pub mod process;
 pub mod request;
 mod schedule;
+mod shed;
 pub mod split;
 pub mod step;
 mod user;
 mod walk;
+pub mod word;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -287,13 +290,14 @@ impl Aggregator {
             }
             Note::Counters(counters) => self.counters.note(counters),
             Note::Ledger(ledger) => {
-                if lost(&ledger) > lost(&self.facts.ledger.unwrap_or_default()) {
+                let before = lost(&self.facts.ledger.unwrap_or_default());
+                self.facts.count(&ledger);
+                if lost(&self.facts.ledger.unwrap_or_default()) > before {
                     // A lost record may have been an allocation, or a decision.
                     self.processes.forget_blocks();
                     self.walks.forget();
                     self.forget_graphs(rows);
                 }
-                self.facts.ledger = Some(ledger);
             }
             Note::ProcessEnded { pid, at_ns, reason } => {
                 self.drain(rows);
@@ -311,6 +315,10 @@ impl Aggregator {
             } => self.facts.unbound(pid, method, reason),
             Note::Doubt { tables, reason, .. } => self.facts.doubt(tables, reason),
             Note::NotCovered { table, reason } => self.facts.not_covered(table, reason),
+            Note::Snapshot(snapshot) => self.facts.snapshot = Some(*snapshot),
+            Note::Checkpoint(checkpoint) => self.resume(*checkpoint),
+            Note::Cost(cost) => self.facts.cost(cost),
+            Note::Shed(shed) => self.shed(shed, rows),
             Note::Walk(walk) => self.walks.note(walk),
             Note::Library(library) => {
                 self.facts.libraries.insert(library.index, library);

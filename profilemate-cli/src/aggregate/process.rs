@@ -74,6 +74,15 @@ impl Processes {
         self.by_pid.get(&pid)
     }
 
+    /// What is known of each process that has not ended, by pid.
+    pub fn states(&self) -> impl Iterator<Item = (u32, &ProcessState)> {
+        let there = self
+            .by_pid
+            .iter()
+            .filter(|(_, state)| state.ended.is_none());
+        there.map(|(&pid, state)| (pid, state))
+    }
+
     /// Rank of a worker.
     pub fn rank(&self, pid: u32) -> Option<u32> {
         self.get(pid)?.info.rank

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 /// Requests remembered, at most; beyond, the one seen first is forgotten.
 const CAPACITY: usize = 100_000;
 
 /// What is known of a request that has not finished. Moments are `CLOCK_MONOTONIC`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// First scheduled; `None` if that was not seen.
     pub started_ns: Option<u64>,
@@ -24,6 +26,7 @@ pub struct Request {
     pub preemptions: u64,
     /// Address of the key that names it in the scheduler's dictionaries.
     pub key: Option<u64>,
+    #[serde(skip)]
     order: u64,
 }
 
@@ -91,6 +94,25 @@ impl Requests {
     /// The key of a request, if it was seen starting.
     pub fn key(&self, id: &str) -> Option<u64> {
         self.known.get(id)?.key
+    }
+
+    /// The `count` requests that were seen last, in their order, and how many more there are.
+    pub fn latest(&self, count: usize) -> (Vec<(String, Request)>, u64) {
+        let more = self.by_order.len().saturating_sub(count);
+        let ids = self.by_order.values().skip(more);
+        let latest = ids.filter_map(|id| Some((id.clone(), self.known.get(id)?.clone())));
+        (latest.collect(), more as u64)
+    }
+
+    /// Takes requests that were known elsewhere.
+    pub fn put_back(&mut self, requests: Vec<(String, Request)>) {
+        for (id, request) in requests {
+            let known = self.entry(&id);
+            *known = Request {
+                order: known.order,
+                ..request
+            };
+        }
     }
 
     fn remove(&mut self, id: &str) -> Option<Request> {

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 /// Steps remembered.
 const CAPACITY: usize = 64;
 /// Steps that an engine may have scheduled and not yet seen the output of: two with async scheduling.
 const DEPTH: usize = 2;
 
 /// One schedule call that scheduled tokens.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// Number of the schedule call, from 1.
     pub number: u64,
@@ -17,11 +19,12 @@ pub struct Step {
     /// Cycle counter when the call ended.
     pub return_cycles: u64,
     /// Phase of the batch.
-    pub phase: Option<&'static str>,
+    #[serde(with = "super::word")]
+    pub phase: super::word::Word,
 }
 
 /// What engine and worker both see of a batch.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BatchShape {
     /// Tokens.
     pub tokens: Option<i64>,
@@ -45,7 +48,7 @@ impl BatchShape {
 }
 
 /// The latest steps of one engine.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepLog {
     steps: VecDeque<Step>,
     pipelined: bool,

@@ -97,6 +97,22 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The kernel does not count how long probe programs run.
+    #[error(
+        "the kernel's run-time statistics of BPF programs cannot be switched on (Linux 5.8, `CAP_SYS_ADMIN`)"
+    )]
+    Statistics {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The price of a hit could not be found out.
+    #[error("the price of a probe hit could not be found out")]
+    Price {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A self-test could not be made.
     #[error("the self-test of a probe site could not be made")]
     SelfTest {
@@ -131,7 +147,11 @@ impl Error {
             Self::Object { .. } => Some("unset PROFILEMATE_OBJECT".into()),
             Self::Missing { .. } => Some("run `cargo xtask bpf build`".into()),
             Self::Walk { .. } => Some("a kernel built with CONFIG_DEBUG_INFO_BTF tells it".into()),
-            Self::Map { .. } | Self::OutOfRange { .. } | Self::SelfTest { .. } => None,
+            Self::Map { .. }
+            | Self::OutOfRange { .. }
+            | Self::SelfTest { .. }
+            | Self::Price { .. }
+            | Self::Statistics { .. } => None,
         }
     }
 }

@@ -48,7 +48,7 @@ pub fn probe_nop5() -> Result<Nop5, Error> {
     }
     let failed = |source| Error::SelfTest { source };
     let page = memfd(&CODE).map_err(failed)?;
-    let mut child = Child::start(&page).map_err(failed)?;
+    let mut child = Child::start(&page, child).map_err(failed)?;
     if child.answer().map_err(failed)? != Some(READY) {
         return Err(failed(io::Error::other("the child did not map the page")));
     }
@@ -83,16 +83,20 @@ pub(super) fn memfd(code: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// What a forked child does: given its parent, the page, where it reads its word and where it says its own.
+type Life = unsafe fn(libc::pid_t, i32, i32, i32) -> !;
+
 /// The forked child. Dropping it ends it and its own child.
-struct Child {
+pub(super) struct Child {
     pid: libc::pid_t,
-    go: File,
+    /// What it reads its word from.
+    pub(super) go: File,
     said: File,
 }
 
 impl Child {
-    /// Forks the child, which maps `page` and waits for the go.
-    fn start(page: &File) -> io::Result<Self> {
+    /// Forks the child, which maps `page` and waits for the go. `life` makes only calls that are safe there.
+    pub(super) fn start(page: &File, life: Life) -> io::Result<Self> {
         let (wait, go) = pipe()?;
         let (said, say) = pipe()?;
         let fd = page.as_raw_fd();
@@ -101,7 +105,7 @@ impl Child {
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // SAFETY: this is the forked child, and the descriptors are open.
-            unsafe { child(parent, fd, wait.as_raw_fd(), say.as_raw_fd()) }
+            unsafe { life(parent, fd, wait.as_raw_fd(), say.as_raw_fd()) }
         }
         if pid < 0 {
             return Err(io::Error::last_os_error());
@@ -114,7 +118,19 @@ impl Child {
     }
 
     /// The child's next word; `None` if it ended or took too long.
-    fn answer(&mut self) -> io::Result<Option<u8>> {
+    pub(super) fn answer(&mut self) -> io::Result<Option<u8>> {
+        let mut word = [0];
+        Ok(self.says(&mut word)?.then_some(word[0]))
+    }
+
+    /// The child's next number; `None` if it ended or took too long.
+    pub(super) fn number(&mut self) -> io::Result<Option<u64>> {
+        let mut number = [0; size_of::<u64>()];
+        Ok(self.says(&mut number)?.then(|| u64::from_ne_bytes(number)))
+    }
+
+    /// Reads what the child says at once; whether it was all.
+    fn says(&mut self, words: &mut [u8]) -> io::Result<bool> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -129,10 +145,9 @@ impl Child {
                 continue;
             }
             if ready <= 0 {
-                return Ok(None);
+                return Ok(false);
             }
-            let mut word = [0];
-            return Ok((self.said.read(&mut word)? == 1).then_some(word[0]));
+            return Ok(self.said.read(words)? == words.len());
         }
     }
 }

@@ -117,6 +117,9 @@ fn is_barrier(note: &Note) -> bool {
         | Note::Program(_)
         | Note::Library(_)
         | Note::Walk(_)
+        | Note::Snapshot(_)
+        | Note::Checkpoint(_)
+        | Note::Shed(_)
         | Note::ProcessEnded { .. }
         | Note::Ended { .. } => true,
         Note::Unbound { .. }
@@ -124,6 +127,7 @@ fn is_barrier(note: &Note) -> bool {
         | Note::Counters(_)
         | Note::Clock { .. }
         | Note::Ledger(_)
+        | Note::Cost(_)
         | Note::NotCovered { .. } => false,
     }
 }

@@ -9,8 +9,9 @@ use super::frame::{self, KIND_NOTE, KIND_RECORD, KIND_TICK};
 use super::order::Order;
 use super::writer::CaptureWriter;
 use crate::aggregate::{Aggregator, Rows};
-use crate::event::Note;
+use crate::event::{Event, Note};
 use crate::explain::{Cover, Explanation, Facts};
+use crate::recorder::{Recorder, Reply};
 use crate::sink::csv::CsvFolder;
 use crate::sink::lines::Lines;
 use crate::sink::metadata::{Counts, Overhead};
@@ -90,6 +91,7 @@ pub struct Pipeline {
     watcher: Option<Box<dyn Watcher>>,
     pulsed_ns: u64,
     lines: Option<Lines>,
+    recorder: Option<Recorder>,
     summary: Summary,
     facts: Facts,
     gauge: Gauge,
@@ -142,6 +144,7 @@ impl Pipeline {
             watcher: None,
             pulsed_ns: 0,
             lines: None,
+            recorder: None,
             summary: Summary::default(),
             facts: Facts::default(),
             gauge: Gauge::default(),
@@ -168,12 +171,18 @@ impl Pipeline {
         if let Some(capture) = &mut self.capture {
             capture.frame(kind, bytes)?;
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(kind, bytes);
+        }
         if kind == KIND_TICK {
             return self.advance(bytes.try_into().map_or(0, u64::from_le_bytes));
         }
         let Some(event) = self.decoder.frame(kind, bytes) else {
             return Ok(());
         };
+        if let (Some(recorder), Event::Note(note)) = (&mut self.recorder, &event) {
+            recorder.note(note);
+        }
         let (order, aggregator, rows) = (&mut self.order, &mut self.aggregator, &mut self.rows);
         order.push(event, &mut |event| aggregator.push(event, rows));
         self.emit()
@@ -194,6 +203,7 @@ impl Pipeline {
         if !self.order.is_empty() || self.aggregator.is_waiting() {
             self.frame(KIND_TICK, &now_ns.to_le_bytes())?;
         }
+        self.record(now_ns)?;
         if now_ns.saturating_sub(self.flushed_ns) >= FLUSH_NS {
             self.flushed_ns = now_ns;
             self.flush()?;
@@ -223,6 +233,35 @@ impl Pipeline {
     /// From now on, calls of the user's own methods are also given to `lines`.
     pub fn set_lines(&mut self, lines: Lines) {
         self.lines = Some(lines);
+    }
+
+    /// From now on, `recorder` keeps the latest part of the stream.
+    pub fn set_recorder(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
+    /// Somebody asks for a snapshot of what is kept: `what` is how.
+    pub fn ask_snapshot(&mut self, what: &str, reply: Option<Reply>) {
+        match &mut self.recorder {
+            Some(recorder) => recorder.ask(what, reply),
+            None => drop(reply),
+        }
+    }
+
+    /// Lets the recorder do what is due.
+    fn record(&mut self, now_ns: u64) -> Result<(), sink::Error> {
+        let due = |recorder: &mut Recorder| recorder.is_due(now_ns);
+        if !self.recorder.as_mut().is_some_and(due) {
+            return Ok(());
+        }
+        // A window begins with what is known there: nothing may be under way.
+        let (aggregator, rows) = (&mut self.aggregator, &mut self.rows);
+        self.order.flush(&mut |event| aggregator.push(event, rows));
+        self.emit()?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.turn(self.aggregator.checkpoint(), self.overhead);
+        }
+        Ok(())
     }
 
     /// From now on, `watcher` sees every row.
@@ -270,6 +309,9 @@ impl Pipeline {
         self.order.flush(&mut |event| aggregator.push(event, rows));
         self.aggregator.finish(&mut self.rows);
         self.emit()?;
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish(self.overhead);
+        }
         self.write_totals()?;
         for row in self.aggregator.graph_usage() {
             let row = row.into();
@@ -320,6 +362,9 @@ impl Pipeline {
             }
             if let Some(watcher) = &mut self.watcher {
                 watcher.row(&row);
+            }
+            if let Some(recorder) = &mut self.recorder {
+                recorder.row(&row);
             }
             if let Some(csv) = &mut self.csv {
                 csv.row(&row)?;

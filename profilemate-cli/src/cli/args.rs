@@ -34,8 +34,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Trace a running server (--pid), a server that it starts (-- CMD), or the one vLLM server of this host.
-    #[command(after_help = examples::TRACE)]
-    Trace(Trace),
+    #[command(after_help = examples::TRACE, after_long_help = examples::trace())]
+    Trace(Box<Trace>),
+    /// Have a flight recorder (`trace --continuous`) write down what it has kept, and print the folder.
+    #[command(after_help = examples::SNAPSHOT)]
+    Snapshot(super::recorder::Snapshot),
     /// Trace the built-in demo target for 8 seconds: no vLLM and no GPU needed.
     #[command(after_help = examples::DEMO)]
     Demo(Demo),
@@ -106,6 +109,13 @@ pub struct Trace {
     /// Take the target's vLLM for this version if its own is not in the catalogue, as with a nightly build.
     #[arg(long, value_name = "VERSION")]
     pub assume_vllm: Option<String>,
+    /// Measure what tracing costs each process, and record less where that is more than this part of the time in
+    /// steps, such as `1%`. `--dry-run` prints what goes in which order; metadata.json says what went when.
+    #[arg(long, value_name = "PERCENT", value_parser = crate::budget::parse)]
+    pub budget: Option<f64>,
+    /// A flight recorder instead of a session that is written down.
+    #[command(flatten)]
+    pub recorder: super::recorder::Recorder,
     /// Start this command and trace it from its first import on.
     #[arg(last = true, value_name = "CMD")]
     pub run: Vec<String>,
@@ -228,6 +238,25 @@ fn table(text: &str) -> Result<String, String> {
     ))
 }
 
+/// A size in bytes: `64M`, `2G`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_error| format!("`{text}` is not a size such as `64M`"))?;
+    let factor = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "K" | "k" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        other => return Err(format!("unknown unit `{other}`: use K, M or G")),
+    };
+    number
+        .checked_mul(factor)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("`{text}` is not a size above zero"))
+}
+
 fn ring_size(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
@@ -270,6 +299,8 @@ mod tests {
                 && duration("-1s").is_err()
         );
         assert_eq!(ring_size("16M"), Ok(16 << 20));
+        assert_eq!(size("2G"), Ok(2 << 30));
+        assert!(size("0").is_err() && size("9T").is_err() && size("M").is_err());
         assert!(ring_size("3M").is_err() && ring_size("1K").is_err());
     }
 

@@ -15,10 +15,23 @@ Examples:
   sudo profilemate trace --dry-run                          # what would be done, and nothing more
   sudo profilemate trace --only batch_utilization --output /data
   sudo profilemate trace -- vllm serve facebook/opt-125m    # from the first import on
+  sudo profilemate trace --continuous 60s --trigger 'step_ms>200' --trigger preemption
+  sudo profilemate trace --budget 1%                        # record less where tracing costs more
   sudo profilemate trace --pid 4711 --method app.queue:Queue.take --field size=self.items:len --json
 
 Exit codes: 0 done, 2 wrong command line, 3 incomplete (--strict), 4 no such target, 5 version not supported,
 6 not allowed, 7 output cannot be written, 8 another tracer, 1 anything else";
+
+/// Examples and triggers of `trace`.
+pub(super) fn trace() -> String {
+    format!("{TRACE}\n\n{}", super::recorder::triggers())
+}
+
+/// Examples of `snapshot`.
+pub(super) const SNAPSHOT: &str = "\
+Examples:
+  sudo profilemate snapshot               # the one flight recorder of this host
+  sudo profilemate snapshot --pid 4711    # the one that records this server";
 
 /// Examples of `demo`.
 pub(super) const DEMO: &str = "\
@@ -129,7 +142,9 @@ mod tests {
             .map(|line| {
                 let line = line.split(" # ").next().unwrap_or(line);
                 let line = line.split(" > ").next().unwrap_or(line);
-                line.split_whitespace().map(str::to_owned).collect()
+                line.split_whitespace()
+                    .map(|word| word.trim_matches('\'').to_owned())
+                    .collect()
             })
             .collect()
     }

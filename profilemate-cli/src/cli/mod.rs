@@ -12,6 +12,7 @@ mod find;
 pub mod helper;
 mod pages;
 mod print;
+pub mod recorder;
 mod report;
 mod run;
 mod stacks;
@@ -44,6 +45,7 @@ pub fn main() -> std::process::ExitCode {
     }
     let done = match &cli.command {
         Some(Command::Trace(trace)) => run::trace(trace, cli.quiet),
+        Some(Command::Snapshot(snapshot)) => recorder::snapshot(snapshot),
         Some(Command::Demo(demo)) => run::demo(demo, cli.quiet),
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Helper(options)) => helper::helper(options),

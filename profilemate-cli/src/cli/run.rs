@@ -40,7 +40,21 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         quiet,
         graph_timeline: trace.common.graph_timeline,
         strict: trace.common.strict,
+        recorder: None,
+        budget: trace.budget,
     };
+    options.recorder = super::recorder::options(
+        &trace.recorder,
+        &options.output,
+        &options.wanted,
+        options.touch,
+        options.json,
+    )?;
+    if options.budget.is_some() && options.touch == Touch::None {
+        let error =
+            anyhow::anyhow!("`--budget` sheds methods, and with `--touch none` none is probed");
+        return Err(Failure::new(Exit::Usage, error));
+    }
     if !trace.run.is_empty() {
         if !trace.pid.is_empty() {
             return Err(Failure::new(
@@ -64,14 +78,26 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
     };
     if trace.dry_run {
         let plan = session::plan(&options)?;
-        print::data(&if options.json {
-            format!("{:#}", plan.json())
-        } else {
-            plan.text()
-        });
+        print::data(&planned(&plan, &options));
         return Ok(Exit::Done);
     }
     finished(&options, session::run(&options, false)?)
+}
+
+/// The plan, and with a budget what would be shed in which order.
+fn planned(plan: &crate::plan::Plan, options: &Options) -> String {
+    if options.json {
+        let mut document = plan.json();
+        if let Some(percent) = options.budget {
+            document["budget"] = crate::budget::json(percent);
+        }
+        return format!("{document:#}");
+    }
+    let mut text = plan.text();
+    if let Some(percent) = options.budget {
+        text.push_str(&crate::budget::text(percent));
+    }
+    text
 }
 
 /// `trace -- CMD`.
@@ -172,6 +198,8 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
         quiet,
         graph_timeline: common.graph_timeline,
         strict: common.strict,
+        recorder: None,
+        budget: None,
     }
 }
 
@@ -210,13 +238,23 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
             "  {} events, {} lost",
             done.outcome.received, done.outcome.lost
         ));
-        super::explain::short(&done);
+        match &done.recorder {
+            Some(report) => print::note(&super::recorder::report_text(report)),
+            None => super::explain::short(&done),
+        }
     }
-    print::data(&if options.json {
-        summary(&done).to_string()
-    } else {
-        done.folder.display().to_string()
-    });
+    match &done.recorder {
+        // The folders were told one by one.
+        Some(report) if options.json => {
+            print::data(&super::recorder::report_json(report).to_string());
+        }
+        Some(_) => {}
+        None => print::data(&if options.json {
+            summary(&done).to_string()
+        } else {
+            done.folder.display().to_string()
+        }),
+    }
     if let Some(trouble) = done.nothing {
         return Err(trouble.into());
     }

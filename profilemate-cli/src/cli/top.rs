@@ -111,6 +111,8 @@ fn session_options(options: &Top, roots: BTreeSet<u32>) -> Options {
         json: false,
         quiet: true,
         strict: false,
+        recorder: None,
+        budget: None,
     }
 }
 

@@ -219,6 +219,8 @@ pub fn examine(wanted: &Wanted) -> Report {
         output: wanted.output.clone(),
         duration: None,
         graph_timeline: false,
+        recorder: None,
+        budget: None,
         json: false,
         quiet: true,
         strict: false,

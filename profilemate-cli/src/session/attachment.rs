@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use profilemate_common::page::{self, MODE_OFF, Mode};
 
+use super::bound::Bound;
 use super::look::{Ready, Runtime};
 use super::trouble::{Trouble, chain};
 use crate::attach::{Kernel, Link};
@@ -24,25 +25,6 @@ pub(super) struct Attachment {
     /// Counters of the page when it was attached: a page can have served an earlier session.
     before: BTreeMap<u8, SlotCounters>,
     layout: Layout,
-}
-
-/// A method bound to a slot.
-#[derive(Clone, Debug)]
-struct Bound {
-    slot: u8,
-    function: u64,
-    /// What was said of it, where its mode changes with what the process does.
-    changing: Option<Changing>,
-}
-
-/// A method whose mode changes.
-#[derive(Clone, Debug)]
-struct Changing {
-    said: event::Method,
-    /// While graphs can be captured.
-    capturing: Mode,
-    /// Else.
-    steady: Mode,
 }
 
 /// What binding needs beside the process itself.
@@ -161,11 +143,7 @@ impl Attachment {
                     let mode = ready.method.events.mode();
                     let said = self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
-                    self.bound.push(Bound {
-                        slot: redirected.slot,
-                        function: request.function,
-                        changing: changing(ready, said),
-                    });
+                    self.hold(Bound::new(ready, request.function, said));
                 }
                 Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
             }
@@ -198,11 +176,7 @@ impl Attachment {
             let said = self.describe(ready, slot, mode, context)?;
             self.page.set_skip(slot, self.layout.kernel.false_)?;
             self.page.set_mode(slot, mode)?;
-            self.bound.push(Bound {
-                slot,
-                function: callee,
-                changing: changing(ready, said),
-            });
+            self.hold(Bound::new(ready, callee, said));
         }
         Ok(refused)
     }
@@ -301,31 +275,23 @@ impl Attachment {
     pub(super) fn adapt(&mut self, serving: bool, notes: &Notes) {
         let page = &self.page;
         for bound in &mut self.bound {
-            let Some(changing) = &mut bound.changing else {
+            let Some(mode) = bound.mode_while(serving) else {
                 continue;
             };
-            let mode = if serving {
-                changing.steady
-            } else {
-                changing.capturing
-            };
-            if mode == changing.said.mode {
-                continue;
-            }
-            if let Err(error) = page.set_mode(bound.slot, mode) {
+            if let Err(error) = page.set_mode(bound.slot, bound.effective(mode)) {
                 log::debug!("process {}: {}", page.pid(), chain(&error));
                 continue;
             }
             log::debug!(
                 "process {}: calls of {} are {}",
                 page.pid(),
-                changing.said.qualname,
+                bound.said.qualname,
                 if serving { "counted" } else { "recorded" }
             );
-            changing.said.mode = mode;
+            bound.said.mode = mode;
             notes.send(Note::Method(event::Method {
                 pid: page.pid(),
-                ..changing.said.clone()
+                ..bound.said.clone()
             }));
         }
     }
@@ -338,7 +304,10 @@ impl Attachment {
             .iter()
             .filter_map(|bound| {
                 let now = counters(bound.slot, slots.get(usize::from(bound.slot))?);
-                Some(since(now, self.before.get(&bound.slot)))
+                Some(match self.before.get(&bound.slot) {
+                    Some(before) => now.since(before),
+                    None => now,
+                })
             })
             .collect();
         Some(Counters {
@@ -347,6 +316,65 @@ impl Attachment {
             at_ns,
             slots,
         })
+    }
+
+    /// Takes a method that was bound. One of a rung that is shed is shed too.
+    fn hold(&mut self, mut bound: Bound) {
+        let is_shed = |other: &Bound| other.shed && other.rung == bound.rung;
+        if self.bound.iter().any(is_shed) {
+            bound.shed = true;
+            let mode = bound.effective(bound.said.mode);
+            if let Err(error) = self.page.set_mode(bound.slot, mode) {
+                log::debug!("process {}: {}", self.page.pid(), chain(&error));
+            }
+        }
+        self.bound.push(bound);
+    }
+
+    /// The methods and their slots.
+    pub(super) fn bound(&self) -> &[Bound] {
+        &self.bound
+    }
+
+    /// Has calls of the methods on a rung of the ladder of costs counted from now on, or recorded again. Gives the
+    /// methods, and the tables that they feed.
+    pub(super) fn shed(&mut self, rung: usize, shed: bool) -> (Vec<String>, Vec<String>) {
+        let (mut ids, mut tables) = (Vec::new(), Vec::new());
+        for bound in self
+            .bound
+            .iter_mut()
+            .filter(|bound| bound.rung == Some(rung))
+        {
+            bound.shed = shed;
+            if let Err(error) = self
+                .page
+                .set_mode(bound.slot, bound.effective(bound.said.mode))
+            {
+                log::debug!("process {}: {}", self.page.pid(), chain(&error));
+            }
+            ids.push(bound.said.id.clone());
+            tables.extend(bound.tables.iter().cloned());
+        }
+        for names in [&mut ids, &mut tables] {
+            names.sort_unstable();
+            names.dedup();
+        }
+        (ids, tables)
+    }
+
+    /// Has the durations of a method's calls summed in the page too, whatever else is done with them.
+    pub(super) fn also_count(&mut self, id: &str) {
+        for bound in self.bound.iter_mut().filter(|bound| bound.said.id == id) {
+            if std::mem::replace(&mut bound.counted, true) {
+                continue;
+            }
+            if let Err(error) = self
+                .page
+                .set_mode(bound.slot, bound.effective(bound.said.mode))
+            {
+                log::debug!("process {}: {}", self.page.pid(), chain(&error));
+            }
+        }
     }
 
     /// Stops events: calls pass through, and are only counted.
@@ -383,14 +411,6 @@ impl Attachment {
             Trouble::from,
         ))
     }
-}
-
-fn changing(ready: &Ready, said: event::Method) -> Option<Changing> {
-    Some(Changing {
-        capturing: said.mode,
-        steady: ready.method.events.steady_mode()?,
-        said,
-    })
 }
 
 /// The functions that C callables of the helper call, if the process has any.
@@ -439,59 +459,5 @@ fn counters(number: u8, slot: &page::Slot) -> SlotCounters {
             .zip(slot.histogram)
             .filter(|(_, calls)| *calls > 0)
             .collect(),
-    }
-}
-
-fn since(now: SlotCounters, before: Option<&SlotCounters>) -> SlotCounters {
-    let Some(before) = before else { return now };
-    let earlier = |bucket: u8| {
-        before
-            .histogram
-            .iter()
-            .find(|(own, _)| *own == bucket)
-            .map_or(0, |(_, calls)| *calls)
-    };
-    SlotCounters {
-        slot: now.slot,
-        calls: now.calls.wrapping_sub(before.calls),
-        marks: now.marks.wrapping_sub(before.marks),
-        cycles: now.cycles.wrapping_sub(before.cycles),
-        histogram: now
-            .histogram
-            .into_iter()
-            .map(|(bucket, calls)| (bucket, calls.wrapping_sub(earlier(bucket))))
-            .filter(|(_, calls)| *calls > 0)
-            .collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_of_an_earlier_session_do_not_count() {
-        let before = SlotCounters {
-            slot: 1,
-            calls: 10,
-            marks: 10,
-            cycles: 100,
-            histogram: vec![(5, 10)],
-        };
-        let now = SlotCounters {
-            slot: 1,
-            calls: 13,
-            marks: 11,
-            cycles: 160,
-            histogram: vec![(5, 11), (6, 2)],
-        };
-        let expected = SlotCounters {
-            slot: 1,
-            calls: 3,
-            marks: 1,
-            cycles: 60,
-            histogram: vec![(5, 1), (6, 2)],
-        };
-        assert_eq!(since(now, Some(&before)), expected);
     }
 }

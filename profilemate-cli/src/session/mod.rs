@@ -1,6 +1,9 @@
 //! One run from attach to detach: the only place that has effects in order.
 
 mod attachment;
+mod bound;
+mod budget;
+mod calibrated;
 mod doubt;
 mod drivers;
 mod look;
@@ -27,6 +30,7 @@ use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
 use crate::event::Note;
 use crate::plan::Plan;
+use crate::recorder::Report;
 use crate::sink::watch::Watcher;
 use crate::sys::clock;
 
@@ -64,6 +68,8 @@ pub struct Finished {
     pub troubles: Vec<(u32, Trouble)>,
     /// Nothing was attached at any time, and this is why.
     pub nothing: Option<Trouble>,
+    /// What the flight recorder has done, if it was one.
+    pub recorder: Option<Report>,
 }
 
 /// Makes the plan for a target as it is now, and changes nothing.
@@ -128,7 +134,7 @@ async fn trace(
         Some(watching) => (Some(watching.watcher), watching.stop, watching.files),
         None => (None, Arc::default(), Files::Session),
     };
-    let mut signals = Signals::new(stop)?;
+    let mut signals = Signals::new(stop, options.recorder.is_some())?;
     if options.touch == Touch::None {
         log::warn!(
             "nothing is written into the target: no method is probed, only the CUDA driver's functions are"
@@ -138,6 +144,7 @@ async fn trace(
         mut tracker,
         pump,
         folder,
+        recorder,
     } = start::start(options, files, watcher)?;
     tracker.poll()?;
     if !started && options.touch != Touch::None && !tracker.hopeful() {
@@ -175,6 +182,7 @@ async fn trace(
         attached,
         troubles,
         nothing,
+        recorder: recorder.and_then(|recorder| Some(recorder.report.lock().ok()?.clone())),
     })
 }
 
@@ -196,10 +204,13 @@ async fn follow(
         let wake = deadline.map_or(next, |deadline| next.min(deadline));
         tokio::select! {
             () = tokio::time::sleep_until(wake) => {}
-            () = signals.any() => {
-                status.clear();
-                return "interrupted";
-            }
+            asked = signals.any() => match asked {
+                Asked::Snapshot => pump.asker().ask("SIGUSR1", None),
+                Asked::End => {
+                    status.clear();
+                    return "interrupted";
+                }
+            },
         }
         match tracker.poll() {
             Ok(Progress::Going) => {}
@@ -216,7 +227,7 @@ async fn follow(
             calibrate(pump);
         }
         if let Some(numbers) = pump.status() {
-            status.show(&numbers);
+            status.show(&numbers, tracker.cost_percent());
         }
         if pump.has_failed() {
             status.clear();
@@ -241,16 +252,26 @@ fn calibrate(pump: &Pump) {
     });
 }
 
+/// What a signal asks for.
+enum Asked {
+    /// The end of the session.
+    End,
+    /// A snapshot.
+    Snapshot,
+}
+
 /// The signals that end a session, and the one who watches it.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    /// Asks a flight recorder for a snapshot; otherwise it is left as it is.
+    user: Option<tokio::signal::unix::Signal>,
     stop: Arc<Notify>,
 }
 
 impl Signals {
-    fn new(stop: Arc<Notify>) -> Result<Self, Failure> {
+    fn new(stop: Arc<Notify>, recorder: bool) -> Result<Self, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
                 Failure::new(
@@ -263,16 +284,27 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
+            user: recorder
+                .then(|| listen(SignalKind::user_defined1()))
+                .transpose()?,
             stop,
         })
     }
 
-    async fn any(&mut self) {
+    async fn any(&mut self) -> Asked {
+        let user = async {
+            match &mut self.user {
+                Some(user) => drop(user.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = user => return Asked::Snapshot,
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
             () = self.stop.notified() => {}
         }
+        Asked::End
     }
 }

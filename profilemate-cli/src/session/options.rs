@@ -8,6 +8,7 @@ use semver::Version;
 
 use crate::catalog;
 use crate::cli::args::Touch;
+use crate::recorder;
 
 /// What a session is asked to do.
 #[derive(Clone, Debug)]
@@ -40,6 +41,10 @@ pub struct Options {
     pub quiet: bool,
     /// Loss and missing processes are told by the exit code.
     pub strict: bool,
+    /// Only the latest part is kept, and written when something happens.
+    pub recorder: Option<recorder::Options>,
+    /// What tracing may cost each process, in percent of its steps.
+    pub budget: Option<f64>,
 }
 
 /// Which tables are wanted.

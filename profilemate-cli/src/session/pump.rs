@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::attach;
 use crate::capture::{Outcome, Pipeline, frame};
 use crate::event::Note;
+use crate::recorder::Reply;
 use crate::sink::metadata::Overhead;
 use crate::sink::{self, status::Status};
 use crate::sys::clock;
@@ -30,6 +31,7 @@ const WEIGHING_NS: u64 = 1_000_000_000;
 /// What the tracker tells the pump.
 enum Message {
     Note(Box<Note>),
+    Snapshot(&'static str, Option<Reply>),
     Stop,
 }
 
@@ -47,6 +49,18 @@ impl Notes {
     pub(super) fn send(&self, note: Note) {
         // The pump only goes away with an error of its own, which `Pump::finish` reports.
         let _gone = self.0.send(Message::Note(Box::new(note)));
+    }
+}
+
+/// Asks the recorder for a snapshot.
+#[derive(Clone)]
+pub(super) struct Asker(Sender<Message>);
+
+impl Asker {
+    /// Asks; `what` is how.
+    pub(super) fn ask(&self, what: &'static str, reply: Option<Reply>) {
+        // Without a pump the reply is dropped, which is an answer.
+        let _gone = self.0.send(Message::Snapshot(what, reply));
     }
 }
 
@@ -84,6 +98,11 @@ impl Pump {
     /// Where notes go.
     pub(super) fn notes(&self) -> &Notes {
         &self.notes
+    }
+
+    /// Where snapshots are asked for.
+    pub(super) fn asker(&self) -> Asker {
+        Asker(self.notes.0.clone())
     }
 
     /// The latest numbers for the status line.
@@ -135,6 +154,7 @@ fn run(
         for message in messages.try_iter() {
             match message {
                 Message::Note(note) => pipeline.note(&note)?,
+                Message::Snapshot(what, reply) => pipeline.ask_snapshot(what, reply),
                 Message::Stop => stopping = true,
             }
         }

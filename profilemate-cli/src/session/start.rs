@@ -1,7 +1,9 @@
 //! Getting a session under way: kernel programs, session folder, pump, tracker.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use super::budget::{Budget, Prices};
 use super::drivers::Drivers;
 use super::options::{DRIVER_TABLES, Options};
 use super::pump::{Notes, Pump};
@@ -13,6 +15,8 @@ use crate::capture::pipeline::Files;
 use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
 use crate::event::{self, Note};
+use crate::recorder::socket::Socket;
+use crate::recorder::{self, Recorder, Report};
 use crate::sink::lines::Lines;
 use crate::sink::watch::Watcher;
 use crate::sys::clock;
@@ -23,6 +27,14 @@ pub(super) struct Started {
     pub(super) tracker: Tracker,
     pub(super) pump: Pump,
     pub(super) folder: PathBuf,
+    pub(super) recorder: Option<Recording>,
+}
+
+/// A flight recorder that is under way.
+pub(super) struct Recording {
+    pub(super) report: Arc<Mutex<Report>>,
+    /// `None`: the folder of the sockets cannot be used.
+    _socket: Option<Socket>,
 }
 
 /// Version of the stream's format.
@@ -50,11 +62,21 @@ pub(super) fn start(
         words,
         nop5,
     } = found;
+    let budget = match options.budget {
+        Some(percent) => Some(Budget::new(percent, prices(offset)?)),
+        None => None,
+    };
     let ring = match &mut kernel {
         Some(kernel) => Some(kernel.ring().map_err(kernel_failure)?),
         None => None,
     };
+    let files = if options.recorder.is_some() {
+        Files::None
+    } else {
+        files
+    };
     let (name, folder) = match files {
+        Files::None if options.recorder.is_some() => (recorder_name(), PathBuf::new()),
         Files::Session => folder(&options.output, "session")?,
         Files::None => ("watch".to_owned(), PathBuf::new()),
     };
@@ -69,6 +91,10 @@ pub(super) fn start(
     if options.json {
         pipeline.set_lines(Lines::new(Box::new(std::io::stdout())));
     }
+    let report = match &options.recorder {
+        Some(recorder) => Some(record(&mut pipeline, recorder)?),
+        None => None,
+    };
     let pump = Pump::start(pipeline, ring, options.ring_bytes).map_err(|error| {
         Failure::new(
             Exit::Failed,
@@ -76,20 +102,71 @@ pub(super) fn start(
         )
     })?;
     introduce(&pump, options, name);
+    let recorder = report.map(|report| answering(options, &pump, report));
     log::info!("probe site: {words}");
     let drivers = Drivers::new(options.wanted.driver(), nop5);
-    let tracker = Tracker::new(
+    let mut tracker = Tracker::new(
         options.clone(),
         kernel,
         offset,
         drivers,
         pump.notes().clone(),
     );
+    tracker.budget = budget;
     Ok(Started {
         tracker,
         pump,
         folder,
+        recorder,
     })
+}
+
+/// Lets the pipeline keep the latest part of the stream.
+fn record(
+    pipeline: &mut Pipeline,
+    recorder: &recorder::Options,
+) -> Result<Arc<Mutex<Report>>, Failure> {
+    // Told now, and not when the first snapshot is due.
+    writable(&recorder.output)?;
+    let recorder = Recorder::new(recorder.clone(), clock::monotonic_ns());
+    let report = recorder.report();
+    pipeline.set_recorder(recorder);
+    Ok(report)
+}
+
+/// Lets a flight recorder be asked for snapshots.
+fn answering(options: &Options, pump: &Pump, report: Arc<Mutex<Report>>) -> Recording {
+    let asker = pump.asker();
+    let ask: recorder::socket::Ask = Arc::new(move |reply| asker.ask("snapshot", Some(reply)));
+    let roots = options.roots.iter().copied().collect();
+    let socket = Socket::open(roots, Arc::clone(&report), ask);
+    Recording {
+        report,
+        _socket: socket
+            .inspect_err(|error| {
+                log::warn!(
+                    "`profilemate snapshot` will not find this recorder: {}; SIGUSR1 works",
+                    super::chain(error)
+                );
+            })
+            .ok(),
+    }
+}
+
+/// Checks that folders can be made in `output`.
+fn writable(output: &Path) -> Result<(), Failure> {
+    let (_, folder) = folder(output, "recorder")?;
+    discard(&folder);
+    Ok(())
+}
+
+fn recorder_name() -> String {
+    let now = jiff::Zoned::now();
+    format!(
+        "recorder_{}_{}",
+        now.strftime("%Y%m%d_%H%M%S"),
+        std::process::id()
+    )
 }
 
 /// A tracker that has looked once, and will not touch anything; and the probe site in words.
@@ -157,6 +234,19 @@ fn load(options: &Options) -> Result<Kernel, Failure> {
 
 fn kernel_failure(error: attach::Error) -> Failure {
     super::Trouble::from(error).into()
+}
+
+/// Finds out what a hit costs here.
+fn prices(site: u64) -> Result<Prices, Failure> {
+    let hint = "without `--budget` this is not needed";
+    let failed = |error| Failure::from(super::Trouble::from(error)).hint(hint);
+    let five_bytes = site == touch::MARK_NOP5_OFFSET as u64;
+    let prices = Prices {
+        trap_ns: attach::probe_price(five_bytes).map_err(failed)?,
+        _statistics: attach::statistics().map_err(failed)?,
+    };
+    log::info!("a trap costs {:.0} ns here", prices.trap_ns);
+    Ok(prices)
 }
 
 /// Which instruction of the page is probed.

@@ -26,13 +26,15 @@ impl StatusLine {
         }
     }
 
-    pub(super) fn show(&mut self, status: &Status) {
+    /// `cost`: what tracing costs the target, in percent of its steps, if that is measured.
+    pub(super) fn show(&mut self, status: &Status, cost: Option<f64>) {
         if !self.wanted || self.shown.is_some_and(|shown| shown.elapsed() < INTERVAL) {
             return;
         }
         self.shown = Some(Instant::now());
         // Carriage return and erase to the end of the line.
-        eprint!("\r\x1b[K{}", status.line());
+        let cost = cost.map_or_else(String::new, |cost| format!("  cost {cost:.2} %"));
+        eprint!("\r\x1b[K{}{cost}", status.line());
         let _unshown = std::io::stderr().flush();
     }
 

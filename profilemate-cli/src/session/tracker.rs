@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::attachment::{self, Attachment, Context};
+use super::budget::{Budget, Seen as Costly};
 use super::drivers::Drivers;
 use super::look::{self, Ready, Runtime, Wish};
 use super::options::Options;
@@ -16,7 +17,7 @@ use crate::attach::{self, Kernel, Link, PAGES};
 use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
-use crate::event::{Ledger, Note};
+use crate::event::{Counters, Ledger, Note};
 use crate::helper;
 use crate::plan::{ProcessPlan, Technique};
 use crate::sys::clock;
@@ -35,6 +36,7 @@ pub(super) struct Tracker {
     links: Vec<Link>,
     pub(super) drivers: Drivers,
     pub(super) driver_seen: bool,
+    pub(super) budget: Option<Budget>,
     pub(super) notes: Notes,
     site: u64,
     tree: process::Tree,
@@ -59,6 +61,7 @@ impl Tracker {
             links: Vec::new(),
             drivers,
             driver_seen: false,
+            budget: None,
             notes,
             site,
             tree: process::Tree::default(),
@@ -475,18 +478,42 @@ impl Tracker {
             kernel.forget_threads(|tid| !std::path::Path::new(&format!("/proc/{tid}")).exists());
         }
         let at_ns = clock::monotonic_ns();
-        for tracked in self.processes.values() {
-            if let Some(counters) = tracked
-                .attachment
-                .as_ref()
-                .and_then(|attachment| attachment.counters(at_ns))
-            {
-                self.notes.send(Note::Counters(counters));
-            }
+        let attachments = self.processes.values().map(|tracked| &tracked.attachment);
+        let readings: Vec<Counters> = attachments
+            .flatten()
+            .filter_map(|attachment| attachment.counters(at_ns))
+            .collect();
+        for counters in &readings {
+            self.notes.send(Note::Counters(counters.clone()));
         }
+        self.keep_to_budget(at_ns, &readings);
         if let Some(ledger) = self.ledger() {
             self.notes.send(Note::Ledger(ledger));
         }
+    }
+
+    /// Sheds what costs more than it may, if there is a budget.
+    fn keep_to_budget(&mut self, at_ns: u64, readings: &[Counters]) {
+        let (Some(budget), Some(kernel)) = (&mut self.budget, &self.kernel) else {
+            return;
+        };
+        let mut costly: Vec<Costly<'_>> = self
+            .processes
+            .iter_mut()
+            .filter_map(|(pid, tracked)| {
+                Some(Costly {
+                    pid: *pid,
+                    parent: tracked.seen.parent,
+                    attachment: tracked.attachment.as_mut()?,
+                })
+            })
+            .collect();
+        budget.look(at_ns, readings, &mut costly, kernel, &self.notes);
+    }
+
+    /// What tracing costs the process that it costs most, in percent of its steps, if there is a budget.
+    pub(super) fn cost_percent(&self) -> Option<f64> {
+        self.budget.as_ref()?.latest()
     }
 
     fn ledger(&self) -> Option<Ledger> {
@@ -501,6 +528,8 @@ impl Tracker {
 
     /// Lets go of everything: events off, pointers back, probes away. Gives what could not be put back.
     pub(super) fn detach(&mut self) -> Vec<(u32, Trouble)> {
+        // From here on nothing is recorded that could be shed.
+        self.budget = None;
         for tracked in self.processes.values() {
             if let Some(attachment) = &tracked.attachment {
                 attachment.silence();

@@ -10,6 +10,7 @@ use crate::aggregate::{Aggregator, coverage};
 use crate::capture::decode;
 use crate::event::{DriverLedger, Ledger};
 use crate::table::TABLES;
+use crate::table::cell::{Cell as _, Stamp};
 
 /// Version of the session folder's shape.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -89,7 +90,54 @@ pub fn json(
         },
         "ledger": facts.ledger.map(|ledger| ledger_json(ledger, aggregator, counts)),
         "overhead": overhead,
+        "snapshot": facts.snapshot,
+        "budget": budget(aggregator),
     })
+}
+
+/// What tracing cost each process as last measured, and what was shed for it; `null` without a budget.
+fn budget(aggregator: &Aggregator) -> Value {
+    let facts = aggregator.facts();
+    if facts.costs.is_empty() && facts.shed.is_empty() {
+        return Value::Null;
+    }
+    let started_ns = aggregator.session().started_ns;
+    let seconds = |at_ns: u64| Stamp::new(at_ns, started_ns).number();
+    let costs: Vec<_> = facts
+        .costs
+        .values()
+        .map(|cost| {
+            json!({
+                "pid": cost.pid,
+                "timestamp_sec": seconds(cost.at_ns),
+                "over_ms": cost.over_ns as f64 / 1e6,
+                "hits": cost.hits,
+                "cost_ms": cost.cost_ns as f64 / 1e6,
+                "of_ms": cost.base_ns as f64 / 1e6,
+                "of": if cost.in_steps { "steps" } else { "all time" },
+                "cost_pct": cost.percent(),
+            })
+        })
+        .collect();
+    let changes: Vec<_> = facts
+        .shed
+        .iter()
+        .enumerate()
+        .map(|(index, shed)| {
+            json!({
+                "timestamp_sec": seconds(shed.at_ns),
+                "pid": shed.pid,
+                "change": if shed.shed { "shed" } else { "recorded again" },
+                "what": shed.rung,
+                "methods": shed.methods,
+                "tables": shed.tables,
+                "cost_before_pct": shed.before_pct,
+                "cost_after_pct": facts.after_shed.get(&index),
+                "budget_pct": shed.budget_pct,
+            })
+        })
+        .collect();
+    json!({ "costs": costs, "changes": changes })
 }
 
 /// The kernel's counts beside those of the pages and of this side. A difference is not an error by itself: while the
@@ -103,6 +151,8 @@ fn ledger_json(ledger: Ledger, aggregator: &Aggregator, counts: &Counts) -> Valu
     let marks = aggregator.counters().marks();
     let received = counts.received.saturating_sub(counts.received_driver);
     let arrived = received.saturating_add(counts.lost_userspace);
+    // Where a window begins and ends, events are on their way that the counts have or have not got.
+    let whole = aggregator.facts().snapshot.is_none();
     json!({
         "page_marks": (marks >= ledger.fired).then_some(marks),
         "fired": ledger.fired,
@@ -111,9 +161,9 @@ fn ledger_json(ledger: Ledger, aggregator: &Aggregator, counts: &Counts) -> Valu
         "filtered": ledger.filtered,
         "received": received,
         // A process that ended took its page along: what it counted last was not read.
-        "marks_not_fired": marks.checked_sub(ledger.fired),
+        "marks_not_fired": marks.checked_sub(ledger.fired).filter(|_| whole),
         "fired_not_accounted": difference(ledger.fired, ended) as i64,
-        "submitted_not_received": difference(ledger.submitted, arrived) as i64,
+        "submitted_not_received": whole.then(|| difference(ledger.submitted, arrived) as i64),
         "driver": driver_ledger(ledger.driver, counts),
     })
 }

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
+
 use crate::aggregate::fields::Fields;
 use crate::event::Value;
 
 /// vLLM's runtime mode of one pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Mode {
     /// No graph.
     None,
@@ -48,7 +50,7 @@ impl Mode {
 }
 
 /// A graph's mode and the batches that it serves. What vLLM leaves open, or what was not read, is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Descriptor {
     /// Runtime mode.
     pub mode: Option<Mode>,
@@ -69,7 +71,8 @@ pub struct Descriptor {
     /// Microbatches.
     pub ubatches: Option<u64>,
     /// Part of the model, if it is not the language model as a whole.
-    pub part: Option<&'static str>,
+    #[serde(with = "crate::aggregate::word")]
+    pub part: crate::aggregate::word::Word,
 }
 
 impl Descriptor {

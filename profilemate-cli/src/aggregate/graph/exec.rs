@@ -1,14 +1,17 @@
 //! What is known of each executable graph, by its handle.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
 
 use super::descriptor::Descriptor;
+use crate::aggregate::checkpoint::Graph;
 
 /// Handles remembered, at most; beyond, all are forgotten.
 const CAPACITY: usize = 262_144;
 
 /// How a graph's descriptor became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Source {
     /// From its capture.
     Capture,
@@ -17,7 +20,7 @@ pub enum Source {
 }
 
 /// What is known of one executable graph.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Exec {
     /// The batches that it serves.
     pub descriptor: Descriptor,
@@ -51,6 +54,23 @@ impl Execs {
     /// All graphs of a process are gone.
     pub fn forget_process(&mut self, pid: u32) {
         self.0.retain(|key, _| key.0 != pid);
+    }
+
+    /// At most `count` handles, by process and by what is known of them, and how many more there are.
+    pub(in crate::aggregate) fn by_kind(&self, count: usize) -> (Vec<Graph>, u64) {
+        let mut kinds: BTreeMap<(u32, &Exec), Vec<u64>> = BTreeMap::new();
+        for (&(pid, handle), exec) in self.0.iter().take(count) {
+            kinds.entry((pid, exec)).or_default().push(handle);
+        }
+        let graphs = kinds.into_iter().map(|((pid, exec), mut handles)| {
+            handles.sort_unstable();
+            Graph {
+                pid,
+                exec: exec.clone(),
+                handles,
+            }
+        });
+        (graphs.collect(), self.0.len().saturating_sub(count) as u64)
     }
 
     /// Handles may name other graphs by now.

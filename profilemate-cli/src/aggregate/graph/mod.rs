@@ -49,7 +49,7 @@ pub struct Graphs {
     brackets: HashMap<u32, Brackets>,
     /// Processes of which driver calls were seen.
     called: BTreeSet<u32>,
-    execs: Execs,
+    pub(super) execs: Execs,
     usage: Usage,
     windows: Windows,
     decisions: u64,
@@ -371,6 +371,15 @@ impl Aggregator {
         self.graphs.brackets.clear();
         self.graphs.streams.values_mut().for_each(Streams::forget);
         self.graphs.passes.values_mut().for_each(Passes::forget);
+    }
+
+    /// Decisions of a process are told no longer, or again: what was decided last is not what follows.
+    pub(super) fn forget_decisions(&mut self, pid: u32, rows: &mut Rows) {
+        let threads = self.graphs.threads.range_mut((pid, 0)..=(pid, u32::MAX));
+        let replays: Vec<_> = threads
+            .filter_map(|(_, thread)| Some((pid, thread.forget()?)))
+            .collect();
+        self.settle(&[], &replays, rows);
     }
 
     fn settle(&mut self, captures: &[(u32, Capture)], replays: &[(u32, Replay)], rows: &mut Rows) {
