@@ -72,6 +72,9 @@ pub enum Command {
     /// Write a session for another tool: Perfetto, Chrome, Parquet, OpenTelemetry, Speedscope.
     #[command(after_help = examples::EXPORT)]
     Export(super::export::Export),
+    /// Many servers at once, by what their agents told Prometheus or what speaks its API.
+    #[command(after_help = examples::FLEET)]
+    Fleet(super::fleet::Options),
     /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
     #[command(after_help = examples::HELPER)]
     Helper(super::helper::Helper),
