@@ -9,12 +9,11 @@ use serde::Serialize;
 pub const LEAST_PIECES: usize = 5;
 /// Part of the pieces that must lie on the same side.
 const SAME_SIDE: f64 = 0.8;
-/// Peers from which on their spread is told by deviations.
-const LEAST_PEERS: usize = 3;
 /// Standard deviations by which a unit must differ.
 const SIGMAS: f64 = 4.0;
-/// The expected range of two normal values, in standard deviations.
-const RANGE_OF_TWO: f64 = 1.128;
+/// The expected range of two and more normal values, in standard deviations. Of so few the range tells the spread better
+/// than a median does, and one that lies far out makes it large, so that its peers are not named in its place.
+const RANGES: [f64; 4] = [1.128, 1.693, 2.059, 2.326];
 /// A normal distribution's standard deviation, by its median absolute deviation.
 const NORMAL: f64 = 1.4826;
 
@@ -76,6 +75,16 @@ pub fn deviation(values: &[f64]) -> Option<f64> {
     Some(NORMAL * median(&mut away)?)
 }
 
+/// How much peers differ among themselves, as a standard deviation; `None` with one peer.
+fn spread(levels: &[f64]) -> Option<f64> {
+    let Some(range) = levels.len().checked_sub(2).and_then(|at| RANGES.get(at)) else {
+        return (levels.len() > 1).then(|| deviation(levels)).flatten();
+    };
+    let most = levels.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let least = levels.iter().copied().fold(f64::INFINITY, f64::min);
+    Some((most - least) / range)
+}
+
 /// How many standard deviations of the peers are asked for: more where many units are looked at (one of a thousand lies
 /// far out by chance), and where few peers tell the spread badly.
 fn sigmas(peers: usize) -> f64 {
@@ -83,7 +92,9 @@ fn sigmas(peers: usize) -> f64 {
     let few = match peers {
         ..=3 => 3.0,
         4..=5 => 2.0,
-        6..=9 => 1.0,
+        // From here on the spread is told by deviations, whose median varies much where they are few.
+        6..=9 => 3.0,
+        10..=19 => 1.0,
         _ => 0.0,
     };
     SIGMAS.max(many) + few
@@ -113,11 +124,7 @@ pub fn compare(own: &[Option<f64>], peers: &[&Values], matters: Matters) -> Opti
     // The standard error of a median of normal values is 1.2533 times that of their mean.
     let noise_over_time = 1.2533 * deviation(&differences)? / (pieces as f64).sqrt();
     let levels: Vec<f64> = peers.iter().filter_map(|peer| middle(peer)).collect();
-    let spread_of_peers = match levels[..] {
-        [one, two] => Some((one - two).abs() / RANGE_OF_TWO),
-        _ if levels.len() >= LEAST_PEERS => deviation(&levels),
-        _ => None,
-    };
+    let spread_of_peers = spread(&levels);
     let peers_value = median(&mut centres)?;
     let size = difference.abs();
     let named = size > 0.0
