@@ -158,13 +158,17 @@ async fn question(
     (window, lookback): (Duration, Duration),
     at: Option<&str>,
 ) -> Result<Question, Failure> {
-    let now = gather::now(http, None).await.map_err(failed)?;
-    Ok(Question {
+    let mut question = Question {
         select: engine.select.clone(),
         window,
         lookback,
-        at: Some(at.map_or(Ok(now), |at| time(at, now))?),
-    })
+        at: None,
+    };
+    if let Some(at) = at {
+        let now = gather::now(http, None).await.map_err(failed)?;
+        question.at = Some(time(at, now)?);
+    }
+    Ok(question)
 }
 
 /// A fleet without anybody is an error that says what to look at.

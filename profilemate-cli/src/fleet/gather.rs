@@ -94,9 +94,16 @@ pub async fn roll(engine: &impl Engine, question: &Question) -> Result<Roll, Err
     let select = question.select.braces();
     let ask = async |query: String| engine.at(&query, Some(now)).await;
     let seen = |metric: String| {
-        let (ahead, look) = (AHEAD.as_secs(), LOOK.as_secs());
+        // What follows a time of the past is no clock that is ahead.
+        let ahead = question.at.map_or(AHEAD.as_secs(), |_past| 0);
+        let look = LOOK.as_secs();
         let span = question.lookback.as_secs() + ahead;
-        format!("max_over_time(timestamp({metric})[{span}s:{look}s] offset -{ahead}s)")
+        let offset = if ahead > 0 {
+            format!(" offset -{ahead}s")
+        } else {
+            String::new()
+        };
+        format!("max_over_time(timestamp({metric})[{span}s:{look}s]{offset})")
     };
     let lookback = question.lookback.as_secs();
     let (info, agent) = (

@@ -93,7 +93,7 @@ fn sigmas(peers: usize) -> f64 {
         ..=3 => 3.0,
         4..=5 => 2.0,
         // From here on the spread is told by deviations, whose median varies much where they are few.
-        6..=9 => 3.0,
+        6..=9 => 4.0,
         10..=19 => 1.0,
         _ => 0.0,
     };
