@@ -247,7 +247,7 @@ fn prometheus_and_victoriametrics_give_the_same_diagnosis_of_a_fleet_with_faults
             "{lost:?}"
         );
         assert_eq!(
-            found["judged"], 4,
+            found["judged"], 5,
             "n4 is gone, n3 was restarted: {found:#}"
         );
         let why = found["not_judged"]["vllm/8000 @ n4"]

@@ -186,7 +186,7 @@ fn write_diagnosis(out: &mut String, diagnosis: &Diagnosis) -> Result {
     }
     writeln!(
         out,
-        "metrics do not tell of: {} (`fleet trace` and `explain` do)",
+        "metrics do not tell of: {} (`trace` and `explain` on its node do)",
         diagnosis.rules_not_judged.join(", ")
     )?;
     notes(out, &diagnosis.notes);
