@@ -61,7 +61,7 @@ pub struct Engine {
     /// How long an answer may take.
     #[arg(long, global = true, default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
-    /// Only servers that match, by labels of profilemate_server_info: `model="NAME",pod=~"chat-.*"`.
+    /// Only servers that match, by labels of `profilemate_server_info`: `model="NAME",pod=~"chat-.*"`.
     #[arg(long, global = true, default_value = "", value_parser = Selector::parse, value_name = "MATCHERS")]
     pub select: Selector,
     /// Print JSON.
@@ -292,6 +292,7 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "what is computed is exact")]
 mod tests {
     use super::*;
 

@@ -280,11 +280,13 @@ impl Diagnosis {
     }
 }
 
+/// What the units of a set have in common: scope, kind, and the server and engine that they are of.
+type Alike<'a> = (Scope, Group, Option<(&'a Key, &'a str)>);
 type Set<'a> = (Vec<&'a Subject>, BTreeMap<&'a Key, &'a Server>, Scope);
 
 /// Units that are alike: servers of a kind, engines of a server, ranks of an engine.
 fn sets<'a>(stories: &'a Stories, judged: &'a BTreeMap<Key, &'a Server>) -> Vec<Set<'a>> {
-    let mut sets: BTreeMap<(Scope, Group, Option<(&Key, &str)>), Set<'a>> = BTreeMap::new();
+    let mut sets: BTreeMap<Alike<'a>, Set<'a>> = BTreeMap::new();
     for subject in stories.keys() {
         let Some((key, server)) = judged.get_key_value(&subject.server) else {
             continue;

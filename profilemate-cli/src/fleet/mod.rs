@@ -16,4 +16,5 @@ pub mod selector;
 pub mod text;
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "what is computed is exact")]
 mod tests;

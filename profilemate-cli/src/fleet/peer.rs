@@ -146,6 +146,7 @@ pub fn compare(own: &[Option<f64>], peers: &[&Values], matters: Matters) -> Opti
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "what is computed is exact")]
 mod tests {
     use super::*;
 

@@ -70,12 +70,12 @@ fn one(text: &str) -> Result<(String, &str), Malformed> {
         return Err(wrong());
     }
     let value = text[at + operator.len()..].trim_start();
-    let (value, after) = match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => quoted(&value[1..], quote).ok_or_else(wrong)?,
-        _ => {
-            let end = value.find(',').unwrap_or(value.len());
-            (value[..end].trim().to_owned(), &value[end..])
-        }
+    let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
+    let (value, after) = if let Some(quote) = quote {
+        quoted(&value[1..], quote).ok_or_else(wrong)?
+    } else {
+        let end = value.find(',').unwrap_or(value.len());
+        (value[..end].trim().to_owned(), &value[end..])
     };
     let after = after.trim_start();
     let after = match after.strip_prefix(',') {
