@@ -1,5 +1,6 @@
-//! Prometheus and `VictoriaMetrics`, as `tests/fleet/setup` unpacked them, on free ports of loopback.
+//! Prometheus and VictoriaMetrics, as `tests/fleet/setup` unpacked them, on free ports of loopback.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ impl Engine {
         Self::start(&mut command, port, "/-/ready")
     }
 
-    /// Starts `VictoriaMetrics` on a store in `data`.
+    /// Starts VictoriaMetrics on a store in `data`.
     pub fn victoria(folder: &Path, data: &Path) -> Self {
         let port = port();
         let mut command = program(folder, "victoria-metrics");
@@ -72,10 +73,31 @@ impl Engine {
     }
 
     fn start(command: &mut Command, port: u16, ready: &str) -> Self {
-        let guard = Guard::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        let engine = Self::spawn(command, port);
         wait_for("the engine", Duration::from_secs(60), || {
             get(port, ready).is_ok_and(|(status, _)| status == 200)
         });
+        engine
+    }
+
+    /// Prometheus with TLS: there is no plain page to wait for.
+    pub fn prometheus_with_tls(folder: &Path, data: &Path, config: &Path, web: &Path) -> Self {
+        let port = port();
+        let mut command = program(folder, "prometheus");
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg(format!("--web.config.file={}", web.display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let engine = Self::spawn(&mut command, port);
+        wait_for("the engine's port", Duration::from_secs(60), || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        engine
+    }
+
+    fn spawn(command: &mut Command, port: u16) -> Self {
+        let guard = Guard::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
         Self {
             guard,
             url: format!("http://127.0.0.1:{port}"),
@@ -90,7 +112,10 @@ impl Engine {
 
     /// The result of a query, as JSON.
     pub fn query(&self, query: &str) -> serde_json::Value {
-        let coded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let coded = query.bytes().fold(String::new(), |mut coded, byte| {
+            let _ = write!(coded, "%{byte:02X}");
+            coded
+        });
         let (_, body) = get(self.port, &format!("/api/v1/query?query={coded}")).expect("an answer");
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
     }

@@ -1,4 +1,4 @@
-//! `fleet` against real engines: Debian's Prometheus and `VictoriaMetrics`, with the same hour of a small fleet in both.
+//! `fleet` against real engines: Debian's Prometheus and VictoriaMetrics, with the same hour of a small fleet in both.
 
 mod story {
     //! Forty minutes of six nodes, scraped every 15 seconds, as samples.
@@ -137,6 +137,8 @@ mod story {
     }
 }
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -354,6 +356,120 @@ fn what_is_no_engine_and_an_engine_without_agents_are_told_apart() {
     assert_eq!(code, 1);
     assert!(
         error.contains("--basic-auth-file") && !error.contains("secret@"),
+        "{error}"
+    );
+}
+
+/// Answers requests in order, each with one of `answers`; gives the requests.
+fn canned(answers: Vec<&'static str>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let thread = std::thread::spawn(move || {
+        let one = |answer: &str| {
+            let (mut stream, _) = listener.accept().expect("a request");
+            let mut text = Vec::new();
+            let mut buffer = [0; 4096];
+            // One segment is enough: requests are small, and their first bytes hold what is looked at.
+            let count = stream.read(&mut buffer).expect("bytes");
+            text.extend_from_slice(&buffer[..count]);
+            let reply = format!("HTTP/1.1 {answer}");
+            stream.write_all(reply.as_bytes()).expect("a reply");
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        answers.into_iter().map(one).collect()
+    });
+    (url, thread)
+}
+
+#[test]
+fn a_busy_engine_is_asked_again_and_gets_the_token_and_the_headers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "s3cret-token\n").expect("a file");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    let (url, thread) = canned(vec![
+        "503 Busy\r\nRetry-After: 0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "405 Not allowed\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "401 Unauthorized\r\nConnection: close\r\nContent-Length: 5\r\n\r\nno no",
+    ]);
+    let token = token.to_str().expect("UTF-8");
+    let header = "X-Scope-OrgID: team";
+    let options = [
+        "--prometheus",
+        &url,
+        "--token-file",
+        token,
+        "--header",
+        header,
+        "status",
+    ];
+    let (code, _, error) = run(&options);
+    assert_eq!(code, 6, "{error}");
+    assert!(
+        error.contains("401: no no") && error.contains("--token-file"),
+        "{error}"
+    );
+    assert!(!error.contains("s3cret"), "{error}");
+    let asked = thread.join().expect("requests");
+    assert!(asked[0].starts_with("POST /api/v1/query ") && asked[1].starts_with("POST "));
+    assert!(
+        asked[2].starts_with("GET /api/v1/query?query=time%28%29"),
+        "{}",
+        asked[2]
+    );
+    for request in &asked {
+        assert!(
+            request.contains("authorization: Bearer s3cret-token"),
+            "{request}"
+        );
+        assert!(request.contains("x-scope-orgid: team"), "{request}");
+    }
+}
+
+#[test]
+fn an_authority_of_ones_own_is_trusted_where_it_is_named() {
+    let Some(tools) = engine::folder() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(file("key"))
+        .arg("-out")
+        .arg(file("crt"))
+        .output()
+        .expect("openssl");
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let web = "tls_server_config: {cert_file: crt, key_file: key}\n";
+    std::fs::write(file("web"), web).expect("a file");
+    std::fs::write(file("config"), "{}\n").expect("a file");
+    let engine = Engine::prometheus_with_tls(&tools, &file("data"), &file("config"), &file("web"));
+    let url = engine.url.replace("http://127.0.0.1", "https://localhost");
+    let authority = file("crt");
+    let authority = authority.to_str().expect("UTF-8");
+    wait_for("an answer", Duration::from_secs(30), || {
+        // It knows no agent: that it says so means that it was asked.
+        run(&["--prometheus", &url, "--ca-file", authority, "status"]).0 == 4
+    });
+    let (code, _, error) = run(&["--prometheus", &url, "status"]);
+    assert_eq!(code, 1, "{error}");
+    assert!(
+        error.contains("no answer from") && error.contains("ertificate"),
         "{error}"
     );
 }

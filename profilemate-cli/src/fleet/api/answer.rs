@@ -49,7 +49,7 @@ struct Body {
     error: String,
     #[serde(default)]
     warnings: Option<Vec<String>>,
-    /// `VictoriaMetrics` says here that a part of its storage did not answer.
+    /// VictoriaMetrics says here that a part of its storage did not answer.
     #[serde(default, rename = "isPartial")]
     partial: bool,
 }

@@ -1,4 +1,4 @@
-//! Asking an engine that speaks the Prometheus HTTP API: Prometheus, Thanos, Mimir, `VictoriaMetrics`.
+//! Asking an engine that speaks the Prometheus HTTP API: Prometheus, Thanos, Mimir, VictoriaMetrics.
 
 pub mod answer;
 pub mod http;

@@ -106,7 +106,8 @@ mod tests {
     fn empty_and_long_and_binary_files_are_no_secrets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        for bytes in [&b""[..], b"\n", b"two\nlines", &[b'a'; 20_000]] {
+        let long = vec![b'a'; 20_000];
+        for bytes in [&b""[..], b"\n", b"two\nlines", &long] {
             std::fs::write(&path, bytes).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             assert!(matches!(Secret::read(&path), Err(Error::Malformed { .. })));
