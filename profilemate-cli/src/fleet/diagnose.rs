@@ -8,8 +8,8 @@ use super::api::Span;
 use super::gather::Measured;
 use super::inventory::{Fleet, Group, Key, Server, key};
 use super::measure::{
-    BATCH, FORWARD, MEASURES, Measure, PADDING, PREEMPTIONS, RECOMPUTED, STEP, Scope, TOKENS, Unit,
-    WAITING, Worse, by_id,
+    FORWARD, MEASURES, Measure, PADDING, PREEMPTIONS, RECOMPUTED, STEP, Scope, TOKENS, Unit,
+    WAITING, Worse,
 };
 use super::peer::{self, Difference, Matters, Values, middle};
 use super::rule::{self, Fault, Story};
@@ -414,14 +414,4 @@ fn cost(subject: &Subject, differs: &[InWhat], stories: &Stories) -> (Option<f64
         }
         None => (None, why.to_owned()),
     }
-}
-
-/// The unit in which a measure is shown.
-pub fn unit(id: &str) -> Unit {
-    by_id(id).map_or(Unit::Count, |measure| measure.unit)
-}
-
-/// Whether a measure tells how much work there was.
-pub fn is_work(id: &str) -> bool {
-    matches!(id, TOKENS | BATCH)
 }
