@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod event;
 pub mod explain;
 pub mod export;
+pub mod fleet;
 pub mod helper;
 pub mod plan;
 pub mod recorded;

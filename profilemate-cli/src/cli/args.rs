@@ -78,6 +78,9 @@ pub enum Command {
     /// Make one self-contained HTML page of a session, with plots to look at: no network, no server.
     #[command(after_help = examples::REPORT)]
     Report(super::report::Report),
+    /// Many servers at once, by what their agents told Prometheus or what speaks its API.
+    #[command(after_help = examples::FLEET)]
+    Fleet(super::fleet::Options),
     /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
     #[command(after_help = examples::HELPER)]
     Helper(super::helper::Helper),

@@ -121,6 +121,17 @@ Examples:
 
 Exit codes: 0 done, 1 if the folder cannot be read, 7 if the page cannot be written.";
 
+/// Examples of `fleet`.
+pub(super) const FLEET: &str = "\
+Examples:
+  profilemate fleet --prometheus http://prometheus:9090 status
+  profilemate fleet diagnose --window 1h --select model=facebook/opt-125m
+  profilemate fleet diff --at 2h --at now --json
+  profilemate fleet --prometheus https://metrics.example.org --token-file ~/.metrics-token status --strict
+
+Exit codes: 0 done, 2 wrong command line, 3 something was found (--strict), 4 no agent and no server, 6 not allowed,
+1 anything else. The address can also stand in PROFILEMATE_PROMETHEUS.";
+
 /// Examples of `catalog`.
 pub(super) const CATALOG: &str = "\
 Examples:

@@ -9,6 +9,7 @@ pub mod exit;
 mod explain;
 mod export;
 mod find;
+mod fleet;
 pub mod helper;
 mod pages;
 mod print;
@@ -54,6 +55,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Diff(diff)) => diff::run(diff),
         Some(Command::Export(export)) => export::run(export, cli.quiet),
         Some(Command::Report(report)) => report::run(report, cli.quiet),
+        Some(Command::Fleet(options)) => fleet::run(options),
         Some(Command::Catalog(options)) => catalog::run(options),
         Some(Command::Doctor(options)) => doctor::doctor(options),
         Some(Command::Top(options)) => top::top(options),
