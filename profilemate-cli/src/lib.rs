@@ -14,6 +14,7 @@ pub mod event;
 pub mod explain;
 pub mod export;
 pub mod helper;
+pub mod metrics;
 pub mod plan;
 pub mod recorded;
 pub mod session;

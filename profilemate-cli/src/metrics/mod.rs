@@ -1,0 +1,3 @@
+//! Metrics of servers: what is told, how rows become numbers, and how these are exposed.
+
+pub mod declare;
