@@ -2,6 +2,7 @@
 //!
 //! The modules in reading order; data flows down the list from `capture` on.
 
+pub mod agent;
 pub mod aggregate;
 pub mod attach;
 pub mod capture;

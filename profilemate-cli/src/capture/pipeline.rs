@@ -202,6 +202,7 @@ impl Pipeline {
             self.described_ns = now_ns;
             self.write_totals()?;
             self.describe()?;
+            self.tell_cover();
         }
         if now_ns.saturating_sub(self.pulsed_ns) >= PULSE_NS {
             self.pulsed_ns = now_ns;
@@ -240,6 +241,7 @@ impl Pipeline {
             now: Stamp::new(now_ns, self.aggregator.session().started_ns),
             events: counts.received,
             lost: metadata::lost(&self.aggregator, &counts),
+            losses: metadata::losses(&self.aggregator, &counts),
             overhead: self.overhead,
             processes: all
                 .filter(|(_, ended)| ended.is_none())
@@ -247,6 +249,22 @@ impl Pipeline {
                 .collect(),
         });
         self.watcher = Some(watcher);
+    }
+
+    fn tell_cover(&mut self) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let covers: Vec<_> = table::TABLES
+            .iter()
+            .map(|table| {
+                (
+                    table.file,
+                    self.aggregator.coverage(table.file, 0, 0).status,
+                )
+            })
+            .collect();
+        watcher.covers(&covers);
     }
 
     /// Records that user space had to drop so far.
@@ -279,6 +297,8 @@ impl Pipeline {
         }
         self.flush()?;
         self.describe()?;
+        // Who watches has seen all rows; now the last counts too.
+        self.pulse(self.pulsed_ns);
         let explanation = self.explain();
         if self.csv.is_some() {
             let mut summary = self.summary.json(&self.aggregator);

@@ -1,5 +1,6 @@
 //! The command line: parse, do, and tell how it ended.
 
+mod agent;
 pub mod args;
 pub mod catalog;
 mod diff;
@@ -8,10 +9,10 @@ mod examples;
 pub mod exit;
 mod explain;
 mod export;
-mod find;
+pub(crate) mod find;
 pub mod helper;
 mod pages;
-mod print;
+pub(crate) mod print;
 mod run;
 mod stacks;
 mod top;
@@ -52,6 +53,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Export(export)) => export::run(export, cli.quiet),
         Some(Command::Catalog(options)) => catalog::run(options),
         Some(Command::Doctor(options)) => doctor::doctor(options),
+        Some(Command::Agent(options)) => agent::agent(options),
         Some(Command::Top(options)) => top::top(options),
         Some(Command::Where(options)) => stacks::stacks(options),
         Some(Command::Completions(options)) => Ok(pages::completions(options)),

@@ -16,6 +16,7 @@ mod walks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -93,6 +94,18 @@ pub struct Watching {
     pub stop: Arc<Notify>,
     /// Whether a session folder is written besides.
     pub files: Files,
+    /// What ends the session.
+    pub ends: Ends,
+}
+
+/// What ends a session beside its duration and its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ends {
+    /// Signals to this process, and who watches.
+    #[default]
+    Signals,
+    /// Only who watches: one of several sessions of a process.
+    Watcher,
 }
 
 /// Traces a target until the duration is over, the target ends, or a signal comes. `started` is a command that this
@@ -124,11 +137,16 @@ async fn trace(
     started: bool,
     watching: Option<Watching>,
 ) -> Result<Finished, Failure> {
-    let (watcher, stop, files) = match watching {
-        Some(watching) => (Some(watching.watcher), watching.stop, watching.files),
-        None => (None, Arc::default(), Files::Session),
+    let (watcher, stop, files, ends) = match watching {
+        Some(watching) => (
+            Some(watching.watcher),
+            watching.stop,
+            watching.files,
+            watching.ends,
+        ),
+        None => (None, Arc::default(), Files::Session, Ends::Signals),
     };
-    let mut signals = Signals::new(stop)?;
+    let mut signals = Signals::new(stop, ends)?;
     if options.touch == Touch::None {
         log::warn!(
             "nothing is written into the target: no method is probed, only the CUDA driver's functions are"
@@ -243,35 +261,40 @@ fn calibrate(pump: &Pump) {
 
 /// The signals that end a session, and the one who watches it.
 struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
+    signals: Vec<tokio::signal::unix::Signal>,
     stop: Arc<Notify>,
 }
 
 impl Signals {
-    fn new(stop: Arc<Notify>) -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
-                Failure::new(
-                    Exit::Failed,
-                    anyhow::Error::new(error).context("cannot listen for signals"),
-                )
-            })
+    fn new(stop: Arc<Notify>, ends: Ends) -> Result<Self, Failure> {
+        let kinds = match ends {
+            Ends::Signals => &[
+                SignalKind::interrupt(),
+                SignalKind::terminate(),
+                SignalKind::hangup(),
+            ][..],
+            Ends::Watcher => &[],
         };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-            stop,
-        })
+        let signals: std::io::Result<_> = kinds.iter().map(|kind| signal(*kind)).collect();
+        let signals = signals.map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                anyhow::Error::new(error).context("cannot listen for signals"),
+            )
+        })?;
+        Ok(Self { signals, stop })
     }
 
     async fn any(&mut self) {
+        let signals = &mut self.signals;
+        let signalled = std::future::poll_fn(|context| {
+            let came = signals
+                .iter_mut()
+                .any(|signal| signal.poll_recv(context).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        });
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            () = signalled => {}
             () = self.stop.notified() => {}
         }
     }
