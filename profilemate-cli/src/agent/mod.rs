@@ -6,6 +6,7 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod keeper;
+mod push;
 pub mod secret;
 pub mod server;
 pub mod shared;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::print::note;
 use crate::cli::{Exit, Failure};
 use crate::metrics::declare::Id;
+use crate::metrics::otlp::Target;
 use config::Config;
 use keeper::Keeper;
 use secret::Token;
@@ -52,6 +54,8 @@ pub struct Loaded {
     pub token: Option<Token>,
     /// TLS.
     pub acceptor: Option<http::Acceptor>,
+    /// Collector.
+    pub collector: Option<Target>,
 }
 
 impl Source {
@@ -74,10 +78,12 @@ impl Source {
         let acceptor = http::Acceptor::read(&config).map_err(|error| {
             Failure::new(Exit::Usage, error).hint("`[tls]` needs a PEM certificate and its key")
         })?;
+        let collector = push::target(&config.otlp).map_err(failed)?;
         Ok(Loaded {
             config,
             token,
             acceptor,
+            collector,
         })
     }
 }
@@ -127,6 +133,8 @@ async fn work(source: &Source, loaded: Loaded, state: &State) -> Result<(), Fail
         note(&format!("listening on {address}"));
     }
     let http = tokio::spawn(server.serve(Arc::clone(&shared)));
+    let mut push = push::Pushing::default();
+    push.begin(loaded.collector, &shared.registry);
     let mut watch = Watch::new(Arc::clone(&shared), state);
     loop {
         watch.turn();
@@ -135,19 +143,23 @@ async fn work(source: &Source, loaded: Loaded, state: &State) -> Result<(), Fail
             () = tokio::time::sleep(interval) => {}
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
-            _ = signals.reload.recv() => reload(source, &shared),
+            _ = signals.reload.recv() => reload(source, &shared, &mut push),
         }
     }
     watch.end();
+    push.end(&shared.registry);
     http.abort();
     Ok(())
 }
 
 /// Reads the configuration again. One that is refused changes nothing.
-fn reload(source: &Source, shared: &Shared) {
+fn reload(source: &Source, shared: &Shared, push: &mut push::Pushing) {
     match source.load() {
         Ok(Loaded {
-            mut config, token, ..
+            mut config,
+            token,
+            collector,
+            ..
         }) => {
             let before = shared.config();
             if config.agent.listen != before.agent.listen
@@ -163,7 +175,12 @@ fn reload(source: &Source, shared: &Shared) {
                 config.tls = before.tls.clone();
             }
             let renew = config.probes != before.probes;
+            let push_anew = config.otlp != before.otlp;
             shared.take(config, token);
+            if push_anew {
+                push.end(&shared.registry);
+                push.begin(collector, &shared.registry);
+            }
             if renew {
                 shared.keepers().iter().for_each(|keeper| keeper.renew());
             }

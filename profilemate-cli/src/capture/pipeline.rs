@@ -243,12 +243,19 @@ impl Pipeline {
             lost: metadata::lost(&self.aggregator, &counts),
             losses: metadata::losses(&self.aggregator, &counts),
             overhead: self.overhead,
+            began_unix_ns: self.began_unix_ns(),
             processes: all
                 .filter(|(_, ended)| ended.is_none())
                 .map(|(process, _)| process)
                 .collect(),
         });
         self.watcher = Some(watcher);
+    }
+
+    fn began_unix_ns(&self) -> Option<i64> {
+        let wall = &self.aggregator.session().started_wall;
+        let began: jiff::Timestamp = wall.parse().ok()?;
+        i64::try_from(began.as_nanosecond()).ok()
     }
 
     fn tell_cover(&mut self) {

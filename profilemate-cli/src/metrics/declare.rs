@@ -85,12 +85,34 @@ pub struct Metric {
     pub table: &'static str,
 }
 
+impl Metric {
+    /// Its name with OTLP: dots where the conventions have them, without unit and `_total`.
+    pub fn otel_name(&self) -> String {
+        let name = self.name.strip_suffix("_total").unwrap_or(self.name);
+        let bare = name
+            .strip_suffix(self.unit)
+            .and_then(|name| name.strip_suffix('_'))
+            .filter(|_| !self.unit.is_empty())
+            .unwrap_or(name);
+        match bare.strip_prefix("gen_ai_server_") {
+            Some("request_duration") => "gen_ai.server.request.duration".to_owned(),
+            Some(rest) => format!("gen_ai.server.{rest}"),
+            None => bare.replacen('_', ".", 1),
+        }
+    }
+}
+
 /// Declares the list and an index for each entry.
 macro_rules! metrics {
     ($( $(#[doc = $help:literal])+ $id:ident = $name:literal: $kind:expr, $unit:literal, [$($label:literal),*], $table:literal; )+) => {
         /// Index of a metric in [`METRICS`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Id { $( $(#[doc = $help])+ $id, )+ }
+
+        impl Id {
+            /// All, in the order of [`METRICS`].
+            pub const ALL: &[Self] = &[ $( Self::$id, )+ ];
+        }
 
         /// All metrics, in the order in which they are exposed.
         pub const METRICS: &[Metric] = &[ $( Metric {
@@ -116,6 +138,8 @@ metrics! {
     AgentResident = "profilemate_agent_resident_bytes": Gauge, "bytes", [], "";
     /// Servers that the agent knows on this node.
     Servers = "profilemate_servers": Gauge, "", [], "";
+    /// Pushes of metrics by OTLP, by result: `ok` or `failed`. What is tried again within a push counts once.
+    Pushes = "profilemate_otlp_pushes_total": Counter, "", ["result"], "";
     /// Attempts to attach to a server that failed, by reason.
     AttachFailures = "profilemate_attach_failures_total": Counter, "", ["reason"], "";
     /// What a server is; the value is 1.
@@ -192,6 +216,22 @@ mod tests {
                 metric.name
             );
         }
+    }
+
+    #[test]
+    fn names_with_otlp_follow_the_conventions() {
+        assert_eq!(
+            Id::RequestDuration.metric().otel_name(),
+            "gen_ai.server.request.duration"
+        );
+        assert_eq!(Id::AgentCpu.metric().otel_name(), "profilemate.agent_cpu");
+        assert_eq!(Id::Steps.metric().otel_name(), "profilemate.steps");
+        assert!(
+            METRICS
+                .iter()
+                .zip(Id::ALL)
+                .all(|(metric, id)| metric.name == id.metric().name)
+        );
     }
 
     #[test]

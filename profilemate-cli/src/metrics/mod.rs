@@ -2,5 +2,6 @@
 
 pub mod declare;
 pub mod exposition;
+pub mod otlp;
 pub mod registry;
 pub mod rows;

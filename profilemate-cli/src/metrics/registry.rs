@@ -66,6 +66,25 @@ pub trait Also: Send + Sync {
     fn forget(&self, id: Id, labels: &Labels);
     /// A value was observed.
     fn observe(&self, id: Id, labels: &Labels, value: f64);
+    /// Whether it takes moments.
+    fn wants_moments(&self) -> bool;
+    /// Something went on for a time.
+    fn moment(&self, moment: &Moment);
+}
+
+/// Something that went on for a time: a step, a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// What it was.
+    pub name: &'static str,
+    /// When it began, in nanoseconds since 1970.
+    pub begin_unix_ns: u64,
+    /// When it ended.
+    pub end_unix_ns: u64,
+    /// What it belongs to.
+    pub labels: Labels,
+    /// Its numbers.
+    pub numbers: Vec<(&'static str, i64)>,
 }
 
 /// All series.
@@ -238,6 +257,15 @@ impl Registry {
         native.get_or_create(&labels).observe(value);
         if let Some(also) = self.also() {
             also.observe(id, &labels, value);
+        }
+    }
+
+    /// Something went on for a time; `moment` is asked only if somebody takes it.
+    pub fn moment(&self, moment: impl FnOnce() -> Option<Moment>) {
+        if let Some(also) = self.also().filter(|also| also.wants_moments())
+            && let Some(moment) = moment()
+        {
+            also.moment(&moment);
         }
     }
 

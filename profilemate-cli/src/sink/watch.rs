@@ -32,6 +32,8 @@ pub struct Pulse<'a> {
     pub losses: Losses,
     /// What tracing cost so far.
     pub overhead: Option<Overhead>,
+    /// When the session began, in nanoseconds since 1970, if that is known.
+    pub began_unix_ns: Option<i64>,
     /// The processes of the target that are there.
     pub processes: Vec<&'a Process>,
 }

@@ -4,6 +4,7 @@
 //! totals (`cuda_graph_usage`) begin at 0 with each session, so their growth is added.
 
 mod label;
+mod moment;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -90,6 +91,7 @@ pub struct Teller {
     info: Vec<String>,
     covered: BTreeSet<&'static str>,
     up: bool,
+    began_unix_ns: Option<i64>,
 }
 
 impl Teller {
@@ -108,6 +110,7 @@ impl Teller {
             info: Vec::new(),
             covered: BTreeSet::new(),
             up: false,
+            began_unix_ns: None,
         };
         teller.introduce(&[]);
         teller.set_up(false);
@@ -218,6 +221,7 @@ impl Teller {
         let before = self.last_step.get(&row.pid).map(|before| at - before);
         if let Some(gap) = before.filter(|gap| (0..=IDLE_NS).contains(gap)) {
             registry.observe(Id::StepDuration, &labels, gap as f64 / 1e9, exemplar());
+            registry.moment(|| self.step_moment(row, at - gap, &engine));
         }
         if self.last_step.len() < CAPACITY || self.last_step.contains_key(&row.pid) {
             self.last_step.insert(row.pid, at);
@@ -257,6 +261,7 @@ impl Teller {
             self.registry
                 .observe(Id::RequestDuration, &labels, seconds, None);
         }
+        self.registry.moment(|| self.request_moment(row, &engine));
     }
 
     fn forward(&self, row: &ForwardPass) {
@@ -395,6 +400,7 @@ impl Watcher for Teller {
     }
 
     fn pulse(&mut self, pulse: &Pulse<'_>) {
+        self.began_unix_ns = pulse.began_unix_ns;
         self.meet(&pulse.processes);
         self.introduce(&pulse.processes);
         self.drain();
