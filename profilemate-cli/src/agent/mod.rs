@@ -218,7 +218,7 @@ struct Watch<'a> {
     state: &'a State,
     threads: BTreeMap<Key, JoinHandle<()>>,
     leaving: Vec<JoinHandle<()>>,
-    written: Option<BTreeSet<Key>>,
+    written: Option<(BTreeSet<Key>, BTreeSet<Key>)>,
     room_seen: Option<Instant>,
     cpu: f64,
 }
@@ -270,6 +270,9 @@ impl<'a> Watch<'a> {
             found.name, seen.pid
         ));
         let key = found.key.clone();
+        // Written down before anything is done to it: what a killed agent leaves must be found.
+        let known = self.threads.keys().cloned();
+        self.write(known.chain([key.clone()]).collect());
         let keeper = Keeper::new(found, &self.shared);
         let (shared, kept) = (Arc::clone(&self.shared), Arc::clone(&keeper));
         let thread = std::thread::Builder::new()
@@ -297,12 +300,17 @@ impl<'a> Watch<'a> {
 
     /// Writes down what is attached, if that has changed.
     fn remember(&mut self) {
-        let attached = self.shared.attached();
-        if self.written.as_ref() == Some(&attached) {
+        let servers = self.threads.keys().cloned().collect();
+        self.write(servers);
+    }
+
+    fn write(&mut self, servers: BTreeSet<Key>) {
+        let now = (servers, self.shared.attached());
+        if self.written.as_ref() == Some(&now) {
             return;
         }
-        match self.state.write(&attached) {
-            Ok(()) => self.written = Some(attached),
+        match self.state.write(&now.0, &now.1) {
+            Ok(()) => self.written = Some(now),
             Err(error) => log::warn!("{}", crate::session::chain(&error)),
         }
     }

@@ -39,10 +39,29 @@ struct Attached {
     started: u64,
 }
 
-/// What is written down.
+/// What is written down: the servers that are looked after, each before anything is done to it, and the processes that
+/// are attached, which may outlive their server.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Document {
+    #[serde(default)]
+    servers: BTreeSet<Attached>,
+    #[serde(default)]
     attached: BTreeSet<Attached>,
+}
+
+impl Attached {
+    fn all(keys: &BTreeSet<Key>) -> BTreeSet<Self> {
+        let of = |key: &Key| Self {
+            pid: key.pid,
+            started: key.started,
+        };
+        keys.iter().map(of).collect()
+    }
+
+    /// Whether the process is still the one that was written down: its id may have been used again.
+    fn is_there(self) -> bool {
+        process::seen(self.pid).is_some_and(|seen| seen.started == self.started)
+    }
 }
 
 /// The folder, which this agent holds while it runs.
@@ -86,16 +105,17 @@ impl State {
         })
     }
 
-    /// Writes down which processes are attached to.
-    pub fn write(&self, attached: &BTreeSet<Key>) -> Result<(), sink::Error> {
-        let attached = attached
-            .iter()
-            .map(|key| Attached {
-                pid: key.pid,
-                started: key.started,
-            })
-            .collect();
-        let document = serde_json::to_vec(&Document { attached }).unwrap_or_default();
+    /// Writes down which servers are looked after and which processes are attached.
+    pub fn write(
+        &self,
+        servers: &BTreeSet<Key>,
+        attached: &BTreeSet<Key>,
+    ) -> Result<(), sink::Error> {
+        let document = Document {
+            servers: Attached::all(servers),
+            attached: Attached::all(attached),
+        };
+        let document = serde_json::to_vec(&document).unwrap_or_default();
         sink::replace(&self.path, &document)
     }
 
@@ -104,11 +124,14 @@ impl State {
         let bytes = std::fs::read(&self.path).unwrap_or_default();
         let document: Document = serde_json::from_slice(&bytes).unwrap_or_default();
         let mut recovered = Recovered::default();
-        for Attached { pid, started } in document.attached {
-            // A pid that was used again names another process.
-            if process::seen(pid).is_none_or(|seen| seen.started != started) {
-                continue;
-            }
+        let there = |all: BTreeSet<Attached>| all.into_iter().filter(|one| one.is_there());
+        let roots: BTreeSet<u32> = there(document.servers).map(|one| one.pid).collect();
+        let mut pids: BTreeSet<u32> = there(document.attached).map(|one| one.pid).collect();
+        if !roots.is_empty() {
+            let tree = process::tree_now(&roots).unwrap_or_default();
+            pids.extend(tree.iter().map(|seen| seen.pid));
+        }
+        for pid in pids {
             recovered.processes += 1;
             match crate::session::put_back(pid) {
                 Ok(crate::session::PutBack::Restored(pointers)) => recovered.pointers += pointers,
@@ -136,7 +159,8 @@ mod tests {
             pid: std::process::id(),
             started: 1,
         };
-        state.write(&BTreeSet::from([own])).unwrap();
+        let own = BTreeSet::from([own]);
+        state.write(&own, &own).unwrap();
         assert_eq!(state.recover(), Recovered::default());
         std::fs::write(folder.path().join("attached.json"), "{torn").unwrap();
         assert_eq!(state.recover(), Recovered::default());
