@@ -143,15 +143,13 @@ metrics! {
     /// Attempts to attach to a server that failed, by reason.
     AttachFailures = "profilemate_attach_failures_total": Counter, "", ["reason"], "";
     /// What a server is; the value is 1.
-    ServerInfo = "profilemate_server_info": Gauge, "", ["server", "version", "model", "runner", "python", "pid", "pod", "namespace", "container"], "";
+    ServerInfo = "profilemate_server_info": Gauge, "", ["server", "version", "model", "python", "pid", "pod", "namespace", "container"], "";
     /// 1 if the server is attached and tells, 0 if it is there and does not.
     ServerUp = "profilemate_server_up": Gauge, "", ["server"], "";
     /// Records that arrived from the probes.
     Events = "profilemate_events_total": Counter, "", ["server"], "";
     /// Records that did not arrive: `ring`, the kernel's buffer was full; `driver`, the same for calls of the CUDA driver; `userspace`, dropped by the agent; `undecodable`, arrived and not understood.
     EventsLost = "profilemate_events_lost_total": Counter, "", ["server", "kind"], "";
-    /// Time that tracing took from the server, of wall time, since the attach.
-    Overhead = "profilemate_overhead_ratio": Gauge, "ratio", ["server"], "";
     /// Schedule calls.
     Steps = "profilemate_steps_total": Counter, "", ["server", "engine"], "batch_utilization";
     /// Tokens scheduled.

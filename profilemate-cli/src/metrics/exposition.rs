@@ -1,4 +1,4 @@
-//! What `/metrics` answers: Prometheus's text, OpenMetrics, or Prometheus's protobuf with native histograms.
+//! What `/metrics` answers: Prometheus's text, `OpenMetrics`, or Prometheus's protobuf with native histograms.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use super::registry::Registry;
 pub enum Format {
     /// Prometheus's text format, 0.0.4: no exemplars.
     Text,
-    /// OpenMetrics 1.0.0, with exemplars.
+    /// `OpenMetrics` 1.0.0, with exemplars.
     OpenMetrics,
     /// `io.prometheus.client.MetricFamily`, each with its length before it: exemplars and native histograms.
     Protobuf,

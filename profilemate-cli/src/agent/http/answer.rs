@@ -6,7 +6,7 @@ use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -47,7 +47,7 @@ fn bears_token(shared: &Shared, headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION);
     shared
         .token()
-        .is_some_and(|token| token.is_in(value.map(|value| value.as_bytes())))
+        .is_some_and(|token| token.is_in(value.map(HeaderValue::as_bytes)))
 }
 
 /// Off loopback everything needs the token, but for whether the agent is well.
@@ -62,10 +62,9 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
 fn unauthorized() -> Response {
     let hint = "send `Authorization: Bearer TOKEN` with the token of `token_file`";
     let mut response = refusal(StatusCode::UNAUTHORIZED, "a token is needed", hint);
-    response.headers_mut().insert(
-        header::WWW_AUTHENTICATE,
-        header::HeaderValue::from_static("Bearer"),
-    );
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 

@@ -153,7 +153,6 @@ impl Teller {
             self.server.clone(),
             find(|process| process.vllm.as_ref()),
             about.model.clone(),
-            String::new(),
             find(|process| process.python.as_ref()),
             about.pid.to_string(),
             about.pod.clone(),
@@ -415,12 +414,6 @@ impl Watcher for Teller {
         self.events = pulse.events;
         self.registry.add(Id::Events, &[&self.server], grown);
         self.count_losses(pulse.losses);
-        let elapsed = pulse.now.0 as f64 / 1e9;
-        let cost = pulse.overhead.and_then(|overhead| overhead.probe_run_ms);
-        if let Some(ms) = cost.filter(|_| elapsed > 0.0) {
-            let ratio = ms / 1e3 / elapsed;
-            self.registry.set(Id::Overhead, &[&self.server], ratio);
-        }
         self.zero();
     }
 
