@@ -1,4 +1,5 @@
 //! The agent's HTTP server without any target: who may ask what, TLS, and Prometheus's protobuf as another reads it.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +17,7 @@ use prost::Message;
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// `io.prometheus.client.MetricFamily`, as far as it is looked at: the field numbers are those of the published
-/// `metrics.proto` of prometheus/client_model.
+/// `metrics.proto` of `prometheus/client_model`.
 mod published {
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Label {

@@ -324,7 +324,7 @@ fn put_back(pid: u32) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
 }
 
-/// Text and OpenMetrics are read by the parsers of Prometheus's own Python client.
+/// Text and `OpenMetrics` are read by the parsers of Prometheus's own Python client.
 fn check_forms(agent: &Agent, folder: &Path) {
     let home = std::env::var("HOME").unwrap_or_default();
     let python = PathBuf::from(home).join(".cache/profilemate/export-checks/bin/python");

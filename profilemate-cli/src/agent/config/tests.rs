@@ -1,3 +1,5 @@
+//! The configuration: what is taken, and what is refused with which words.
+
 use std::path::Path;
 
 use super::*;

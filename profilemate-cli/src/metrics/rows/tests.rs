@@ -1,3 +1,5 @@
+//! Rows of a made-up server, and the series that come of them.
+
 use super::*;
 use crate::metrics::exposition::{Format, expose};
 use crate::table::cell::{Millis, Real, Seconds, Stamp};
