@@ -1,5 +1,9 @@
 //! The agent's HTTP server without any target: who may ask what, TLS, and Prometheus's protobuf as another reads it.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    reason = "what fails here fails the test; exact values are expected"
+)]
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;

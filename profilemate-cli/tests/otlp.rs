@@ -289,9 +289,8 @@ fn a_receiver_that_is_overloaded_is_asked_again_when_it_says_and_nothing_is_lost
             pair[1] - pair[0]
         );
     }
-    assert_eq!(
-        pushes(&registry, "failed"),
-        0.0,
+    assert!(
+        pushes(&registry, "failed") < 0.5,
         "both were tried again within one push"
     );
     assert_eq!(got.lock().unwrap().key, "a b");

@@ -3,13 +3,15 @@
 //! A teller outlives its sessions: counters go on growing when a session ends and another begins. Rows of the tables of
 //! totals (`cuda_graph_usage`) begin at 0 with each session, so their growth is added.
 
+mod graph;
 mod label;
 mod moment;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use label::{UNKNOWN, engine_of, pid, size, stage};
+use graph::{Graph, Totals};
+use label::{UNKNOWN, engine_of, pid, stage};
 
 use super::declare::Id;
 use super::registry::{Labels, Registry};
@@ -20,7 +22,6 @@ use crate::table::AnyRow;
 use crate::table::batch_utilization::BatchUse;
 use crate::table::cell::Cell as _;
 use crate::table::cpu_operations_timing::CpuOperation;
-use crate::table::cuda_graph_usage::CudaGraphUse;
 use crate::table::forward_pass_timing::ForwardPass;
 use crate::table::kv_cache_evictions::KvCacheEviction;
 use crate::table::kv_cache_usage::KvCacheUse;
@@ -47,26 +48,6 @@ pub struct About {
     pub container: String,
     /// Root process.
     pub pid: u32,
-}
-
-/// A CUDA graph or reason, as the table of totals tells them apart.
-type Graph = (
-    u32,
-    Option<&'static str>,
-    Option<u64>,
-    Option<u64>,
-    Option<bool>,
-    Option<bool>,
-    Option<&'static str>,
-);
-
-/// Totals of such a row.
-#[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    replays: u64,
-    eager: u64,
-    padded: u64,
-    actual: u64,
 }
 
 /// Labels of a process.
@@ -283,51 +264,6 @@ impl Teller {
         let engine = self.engine(None, row.pid);
         let labels = [self.server.as_str(), &engine, stage(&row.operation)];
         self.registry.add(Id::StageSeconds, &labels, ms / 1e3);
-    }
-
-    fn graph(&mut self, row: &CudaGraphUse) {
-        let key = (
-            row.pid,
-            row.runtime_mode,
-            row.num_tokens,
-            row.num_reqs,
-            row.uniform,
-            row.has_lora,
-            row.eager_reason,
-        );
-        let now = Totals {
-            replays: row.replay_count,
-            eager: row.eager_passes,
-            padded: row.padded_tokens.unwrap_or(0),
-            actual: row.actual_tokens.unwrap_or(0),
-        };
-        if self.graphs.len() >= CAPACITY && !self.graphs.contains_key(&key) {
-            return;
-        }
-        let before = self.graphs.insert(key, now).unwrap_or_default();
-        let engine = self.engine(None, row.pid);
-        let rank = self.rank(row.rank, row.pid);
-        let mode = row.runtime_mode.unwrap_or(UNKNOWN);
-        let grown = |now: u64, before: u64| now.saturating_sub(before) as f64;
-        let (server, registry) = (self.server.as_str(), &self.registry);
-        if now.replays > 0 {
-            let labels = [server, &engine, &rank, mode, &size(row.num_tokens)];
-            registry.add(
-                Id::GraphReplays,
-                &labels,
-                grown(now.replays, before.replays),
-            );
-        }
-        if now.eager > 0 {
-            let reason = row.eager_reason.unwrap_or(UNKNOWN);
-            let labels = [server, &engine, &rank, reason];
-            registry.add(Id::EagerPasses, &labels, grown(now.eager, before.eager));
-        }
-        if row.padded_tokens.is_some() && row.actual_tokens.is_some() && now.replays > 0 {
-            let labels = [server, &engine, &rank, mode];
-            registry.add(Id::PaddedTokens, &labels, grown(now.padded, before.padded));
-            registry.add(Id::GraphTokens, &labels, grown(now.actual, before.actual));
-        }
     }
 
     /// Takes the rows whose process was not known.

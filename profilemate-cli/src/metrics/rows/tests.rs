@@ -1,8 +1,10 @@
 //! Rows of a made-up server, and the series that come of them.
 
+use super::label::size;
 use super::*;
 use crate::metrics::exposition::{Format, expose};
 use crate::table::cell::{Millis, Real, Seconds, Stamp};
+use crate::table::cuda_graph_usage::CudaGraphUse;
 
 fn process(pid: u32, parent: u32, role: &str, engine: Option<u32>) -> Process {
     Process {
