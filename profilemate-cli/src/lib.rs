@@ -2,6 +2,7 @@
 //!
 //! The modules in reading order; data flows down the list from `capture` on.
 
+pub mod agent;
 pub mod aggregate;
 pub mod attach;
 pub mod budget;
@@ -16,6 +17,7 @@ pub mod explain;
 pub mod export;
 pub mod fleet;
 pub mod helper;
+pub mod metrics;
 pub mod plan;
 pub mod recorded;
 pub mod recorder;

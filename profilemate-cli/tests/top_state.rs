@@ -6,7 +6,7 @@ mod screens;
 #[path = "top/story.rs"]
 mod story;
 
-use profilemate::sink::watch::{Pulse, Watcher as _};
+use profilemate::sink::watch::{Losses, Pulse, Watcher as _};
 use profilemate::table::cell::Stamp;
 use profilemate::view::top::Shared;
 use profilemate::view::top::draw::{Theme, draw};
@@ -152,6 +152,8 @@ fn what_was_not_observed_is_absent_and_a_process_that_ended_is_gone() {
         now: Stamp(11_000_000_000),
         events: 0,
         lost: 0,
+        losses: Losses::default(),
+        began_unix_ns: None,
         overhead: None,
         processes: Vec::new(),
     });

@@ -125,5 +125,28 @@ def otlp(path):
     return {"spans": spans, "names": names, "links": links, "faults": faults[:10]}
 
 
+def prometheus(path):
+    """With the parser of Prometheus's Python client."""
+    from prometheus_client.parser import text_string_to_metric_families as parse
+
+    return exposition(parse(Path(path).read_text()))
+
+
+def openmetrics(path):
+    """With the OpenMetrics parser of Prometheus's Python client, which is strict."""
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+
+    return exposition(parse(Path(path).read_text()))
+
+
+def exposition(families):
+    kinds, exemplars = {}, 0
+    for family in families:
+        kinds[family.name] = family.type
+        exemplars += sum(1 for sample in family.samples if sample.exemplar)
+    return {"families": kinds, "exemplars": exemplars}
+
+
 if __name__ == "__main__":
-    print(json.dumps({"perfetto": perfetto, "parquet": parquet, "otlp": otlp}[sys.argv[1]](sys.argv[2])))
+    formats = [perfetto, parquet, otlp, prometheus, openmetrics]
+    print(json.dumps({one.__name__: one for one in formats}[sys.argv[1]](sys.argv[2])))

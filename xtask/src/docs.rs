@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell;
 
 /// The generated pages; `profilemate-cli/examples/reference.rs` prints each.
-const PAGES: [&str; 3] = ["tables", "catalog", "findings"];
+const PAGES: [&str; 4] = ["tables", "catalog", "findings", "metrics"];
 
 /// What to do with pages that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -212,6 +212,7 @@ impl Pipeline {
             self.described_ns = now_ns;
             self.write_totals()?;
             self.describe()?;
+            self.tell_cover();
         }
         if now_ns.saturating_sub(self.pulsed_ns) >= PULSE_NS {
             self.pulsed_ns = now_ns;
@@ -279,13 +280,37 @@ impl Pipeline {
             now: Stamp::new(now_ns, self.aggregator.session().started_ns),
             events: counts.received,
             lost: metadata::lost(&self.aggregator, &counts),
+            losses: metadata::losses(&self.aggregator, &counts),
             overhead: self.overhead,
+            began_unix_ns: self.began_unix_ns(),
             processes: all
                 .filter(|(_, ended)| ended.is_none())
                 .map(|(process, _)| process)
                 .collect(),
         });
         self.watcher = Some(watcher);
+    }
+
+    fn began_unix_ns(&self) -> Option<i64> {
+        let wall = &self.aggregator.session().started_wall;
+        let began: jiff::Timestamp = wall.parse().ok()?;
+        i64::try_from(began.as_nanosecond()).ok()
+    }
+
+    fn tell_cover(&mut self) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let covers: Vec<_> = table::TABLES
+            .iter()
+            .map(|table| {
+                (
+                    table.file,
+                    self.aggregator.coverage(table.file, 0, 0).status,
+                )
+            })
+            .collect();
+        watcher.covers(&covers);
     }
 
     /// Records that user space had to drop so far.
@@ -321,6 +346,8 @@ impl Pipeline {
         }
         self.flush()?;
         self.describe()?;
+        // Who watches has seen all rows; now the last counts too.
+        self.pulse(self.pulsed_ns);
         let explanation = self.explain();
         if self.csv.is_some() {
             let mut summary = self.summary.json(&self.aggregator);

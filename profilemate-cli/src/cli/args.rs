@@ -54,6 +54,9 @@ pub enum Command {
     /// Say whether a trace would work here, line by line, and what to do where it would not. Changes nothing.
     #[command(after_help = examples::DOCTOR)]
     Doctor(super::doctor::Doctor),
+    /// Keep every vLLM server of this node attached, and serve their metrics to Prometheus and OpenTelemetry.
+    #[command(after_help = examples::AGENT)]
+    Agent(super::agent::Agent),
     /// Watch a running server in the terminal, live.
     #[command(after_help = examples::TOP)]
     Top(super::top::Top),
@@ -208,7 +211,7 @@ pub enum Touch {
     Helper,
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits
         .parse()

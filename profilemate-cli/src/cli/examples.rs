@@ -66,6 +66,14 @@ Examples:
   profilemate helper status --pid 4711
   profilemate helper remove --from /path/to/venv";
 
+/// Examples of `agent`.
+pub(super) const AGENT: &str = "\
+Examples:
+  sudo profilemate agent                                  # metrics on http://127.0.0.1:9464/metrics
+  profilemate agent --print-config > agent.toml
+  sudo profilemate agent --config agent.toml --check
+  sudo profilemate agent --config agent.toml";
+
 /// Examples of `top`.
 pub(super) const TOP: &str = "\
 Examples:

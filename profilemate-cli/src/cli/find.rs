@@ -66,16 +66,16 @@ fn list(processes: &[Seen]) -> String {
 
 /// What looks like vLLM on this host.
 #[derive(Debug, Default)]
-pub(super) struct Servers {
+pub(crate) struct Servers {
     /// The topmost process of each server.
-    pub(super) roots: Vec<Seen>,
+    pub(crate) roots: Vec<Seen>,
     /// Topmost processes with one of vLLM's titles, whose server has ended.
-    pub(super) orphans: Vec<Seen>,
+    pub(crate) orphans: Vec<Seen>,
 }
 
 impl Servers {
     /// As it is now.
-    pub(super) fn now() -> Result<Self, Failure> {
+    pub(crate) fn now() -> Result<Self, Failure> {
         Ok(Self::among(&process::all().map_err(failure)?))
     }
 

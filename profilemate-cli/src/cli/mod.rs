@@ -1,5 +1,6 @@
 //! The command line: parse, do, and tell how it ended.
 
+mod agent;
 pub mod args;
 pub mod catalog;
 mod diff;
@@ -8,11 +9,11 @@ mod examples;
 pub mod exit;
 mod explain;
 mod export;
-mod find;
+pub(crate) mod find;
 mod fleet;
 pub mod helper;
 mod pages;
-mod print;
+pub(crate) mod print;
 pub mod recorder;
 mod report;
 mod run;
@@ -58,6 +59,7 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Fleet(options)) => fleet::run(options),
         Some(Command::Catalog(options)) => catalog::run(options),
         Some(Command::Doctor(options)) => doctor::doctor(options),
+        Some(Command::Agent(options)) => agent::agent(options),
         Some(Command::Top(options)) => top::top(options),
         Some(Command::Where(options)) => stacks::stacks(options),
         Some(Command::Completions(options)) => Ok(pages::completions(options)),

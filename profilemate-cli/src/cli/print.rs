@@ -65,6 +65,6 @@ pub(super) fn data(text: &str) {
 }
 
 /// A line for the person at the terminal.
-pub(super) fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }

@@ -74,6 +74,7 @@ pub(super) fn top(options: &Top) -> Result<Exit, Failure> {
         } else {
             Files::None
         },
+        ends: session::Ends::Signals,
     };
     let viewer = viewer(options, shared, Arc::clone(&ended), stop)?;
     let level = log::max_level();

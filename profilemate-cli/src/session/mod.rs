@@ -19,6 +19,7 @@ mod walks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,6 +100,18 @@ pub struct Watching {
     pub stop: Arc<Notify>,
     /// Whether a session folder is written besides.
     pub files: Files,
+    /// What ends the session.
+    pub ends: Ends,
+}
+
+/// What ends a session beside its duration and its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ends {
+    /// Signals to this process, and who watches.
+    #[default]
+    Signals,
+    /// Only who watches: one of several sessions of a process.
+    Watcher,
 }
 
 /// Traces a target until the duration is over, the target ends, or a signal comes. `started` is a command that this
@@ -130,11 +143,16 @@ async fn trace(
     started: bool,
     watching: Option<Watching>,
 ) -> Result<Finished, Failure> {
-    let (watcher, stop, files) = match watching {
-        Some(watching) => (Some(watching.watcher), watching.stop, watching.files),
-        None => (None, Arc::default(), Files::Session),
+    let (watcher, stop, files, ends) = match watching {
+        Some(watching) => (
+            Some(watching.watcher),
+            watching.stop,
+            watching.files,
+            watching.ends,
+        ),
+        None => (None, Arc::default(), Files::Session, Ends::Signals),
     };
-    let mut signals = Signals::new(stop, options.recorder.is_some())?;
+    let mut signals = Signals::new(stop, ends, options.recorder.is_some())?;
     if options.touch == Touch::None {
         log::warn!(
             "nothing is written into the target: no method is probed, only the CUDA driver's functions are"
@@ -262,31 +280,39 @@ enum Asked {
 
 /// The signals that end a session, and the one who watches it.
 struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
+    /// Those that end it.
+    ends: Vec<tokio::signal::unix::Signal>,
     /// Asks a flight recorder for a snapshot; otherwise it is left as it is.
     user: Option<tokio::signal::unix::Signal>,
     stop: Arc<Notify>,
 }
 
 impl Signals {
-    fn new(stop: Arc<Notify>, recorder: bool) -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
-                Failure::new(
-                    Exit::Failed,
-                    anyhow::Error::new(error).context("cannot listen for signals"),
-                )
-            })
+    fn new(stop: Arc<Notify>, ends: Ends, recorder: bool) -> Result<Self, Failure> {
+        let kinds = match ends {
+            Ends::Signals => &[
+                SignalKind::interrupt(),
+                SignalKind::terminate(),
+                SignalKind::hangup(),
+            ][..],
+            Ends::Watcher => &[],
         };
+        let listen = || -> std::io::Result<_> {
+            let signals: std::io::Result<_> = kinds.iter().map(|kind| signal(*kind)).collect();
+            let user = recorder
+                .then(|| signal(SignalKind::user_defined1()))
+                .transpose()?;
+            Ok((signals?, user))
+        };
+        let (signals, user) = listen().map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                anyhow::Error::new(error).context("cannot listen for signals"),
+            )
+        })?;
         Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-            user: recorder
-                .then(|| listen(SignalKind::user_defined1()))
-                .transpose()?,
+            ends: signals,
+            user,
             stop,
         })
     }
@@ -298,11 +324,16 @@ impl Signals {
                 None => std::future::pending().await,
             }
         };
+        let signals = &mut self.ends;
+        let signalled = std::future::poll_fn(|context| {
+            let came = signals
+                .iter_mut()
+                .any(|signal| signal.poll_recv(context).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        });
         tokio::select! {
             () = user => return Asked::Snapshot,
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            () = signalled => {}
             () = self.stop.notified() => {}
         }
         Asked::End

@@ -6,6 +6,7 @@ use profilemate_common::driver::Function;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::watch::Losses;
 use crate::aggregate::{Aggregator, coverage};
 use crate::capture::decode;
 use crate::event::{DriverLedger, Ledger};
@@ -50,6 +51,17 @@ pub fn lost(aggregator: &Aggregator, counts: &Counts) -> u64 {
         .lost
         .saturating_add(ledger.driver.lost)
         .saturating_add(counts.lost_userspace)
+}
+
+/// The same by where they were lost, and what could not be decoded.
+pub fn losses(aggregator: &Aggregator, counts: &Counts) -> Losses {
+    let ledger = aggregator.facts().ledger.unwrap_or_default();
+    Losses {
+        ring: ledger.lost,
+        driver: ledger.driver.lost,
+        userspace: counts.lost_userspace,
+        undecodable: counts.decode_errors.total(),
+    }
 }
 
 /// The document.

@@ -3,7 +3,7 @@
 
 use profilemate::event::Process;
 use profilemate::sink::metadata::Overhead;
-use profilemate::sink::watch::{Pulse, Watcher as _};
+use profilemate::sink::watch::{Losses, Pulse, Watcher as _};
 use profilemate::table::AnyRow;
 use profilemate::table::batch_utilization::BatchUse;
 use profilemate::table::cell::{Millis, Real, Seconds, Stamp};
@@ -48,6 +48,8 @@ pub(crate) fn told() -> Shared {
                 now,
                 events: (step as u64 + 1) * 9,
                 lost: 3,
+                losses: Losses::default(),
+                began_unix_ns: None,
                 overhead: Some(Overhead {
                     tracer_cpu_sec: Some(now.0 as f64 / 1e9 * 0.04),
                     tracer_rss_bytes: Some(50 << 20),

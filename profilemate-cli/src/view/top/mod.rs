@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::sink::watch::{Pulse, Watcher};
 use crate::table::AnyRow;
 
+pub(crate) use state::STAGES;
 use state::State;
 use view::View;
 

@@ -18,7 +18,7 @@ use crate::table::request_lifecycle::RequestLifecycle;
 
 /// Stages of a step and the operations of `cpu_operations_timing.csv` that make them up. `forward` falls back to what
 /// `execute_model` has beside the others.
-const STAGES: [(&str, &[&str]); 6] = [
+pub(crate) const STAGES: [(&str, &[&str]); 6] = [
     ("schedule", &["schedule"]),
     (
         "prepare",

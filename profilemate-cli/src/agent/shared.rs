@@ -1,0 +1,172 @@
+//! What the agent's threads share.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::config::Config;
+use super::keeper::Keeper;
+use super::secret::Token;
+use super::server::Key;
+use super::trace::{Progress, Shown};
+use crate::metrics::registry::Registry;
+
+/// Traces that are remembered, at most.
+const TRACES: usize = 100;
+
+/// What can be replaced while the agent runs.
+#[derive(Clone)]
+struct Settings {
+    config: Arc<Config>,
+    token: Option<Token>,
+    /// Why the latest configuration was not taken.
+    refused: Option<String>,
+}
+
+/// What the agent's threads share.
+pub struct Shared {
+    /// The numbers.
+    pub registry: Arc<Registry>,
+    settings: Mutex<Settings>,
+    keepers: Mutex<BTreeMap<Key, Arc<Keeper>>>,
+    traces: Mutex<VecDeque<Shown>>,
+    next: AtomicU64,
+    born: Instant,
+    looked_ms: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// With a configuration and its token.
+    pub fn new(config: Config, token: Option<Token>) -> Arc<Self> {
+        Arc::new(Self {
+            registry: Arc::default(),
+            settings: Mutex::new(Settings {
+                config: Arc::new(config),
+                token,
+                refused: None,
+            }),
+            keepers: Mutex::default(),
+            traces: Mutex::default(),
+            next: AtomicU64::new(1),
+            born: Instant::now(),
+            looked_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.settings).config)
+    }
+
+    /// The token that clients must send, if there is one.
+    pub fn token(&self) -> Option<Token> {
+        lock(&self.settings).token.clone()
+    }
+
+    /// Another configuration holds from now on.
+    pub fn take(&self, config: Config, token: Option<Token>) {
+        *lock(&self.settings) = Settings {
+            config: Arc::new(config),
+            token,
+            refused: None,
+        };
+    }
+
+    /// A configuration was not taken.
+    pub fn refuse(&self, why: String) {
+        lock(&self.settings).refused = Some(why);
+    }
+
+    /// Why the latest configuration was not taken.
+    pub fn refused(&self) -> Option<String> {
+        lock(&self.settings).refused.clone()
+    }
+
+    /// Servers, with those who keep them.
+    pub fn keepers(&self) -> Vec<Arc<Keeper>> {
+        lock(&self.keepers).values().cloned().collect()
+    }
+
+    /// Servers by name.
+    pub fn names(&self) -> BTreeMap<Key, String> {
+        let keepers = lock(&self.keepers);
+        keepers
+            .iter()
+            .map(|(key, keeper)| (key.clone(), keeper.found.name.clone()))
+            .collect()
+    }
+
+    /// One more server.
+    pub fn add(&self, keeper: Arc<Keeper>) {
+        lock(&self.keepers).insert(keeper.found.key.clone(), keeper);
+    }
+
+    /// One server less.
+    pub fn remove(&self, key: &Key) -> Option<Arc<Keeper>> {
+        lock(&self.keepers).remove(key)
+    }
+
+    /// Every process that is attached.
+    pub fn attached(&self) -> BTreeSet<Key> {
+        let keepers = self.keepers();
+        keepers
+            .iter()
+            .flat_map(|keeper| keeper.attached())
+            .collect()
+    }
+
+    /// A number for a new trace of `server`.
+    pub fn new_trace(&self, server: &str) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut traces = lock(&self.traces);
+        if traces.len() >= TRACES {
+            traces.pop_front();
+        }
+        traces.push_back(Shown {
+            id,
+            server: server.to_owned(),
+            progress: Progress::Waiting,
+        });
+        id
+    }
+
+    /// A trace was not taken on after all.
+    pub fn drop_trace(&self, id: u64) {
+        lock(&self.traces).retain(|trace| trace.id != id);
+    }
+
+    /// How a trace stands now.
+    pub fn tell_trace(&self, id: u64, progress: Progress) {
+        let mut traces = lock(&self.traces);
+        if let Some(trace) = traces.iter_mut().find(|trace| trace.id == id) {
+            trace.progress = progress;
+        }
+    }
+
+    /// The latest traces.
+    pub fn traces(&self) -> Vec<Shown> {
+        lock(&self.traces).iter().cloned().collect()
+    }
+
+    /// Seconds since the agent began.
+    pub fn uptime_sec(&self) -> f64 {
+        self.born.elapsed().as_secs_f64()
+    }
+
+    /// It was just looked for servers.
+    pub fn has_looked(&self) {
+        let now = self.born.elapsed().as_millis() as u64;
+        self.looked_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// Seconds since it was last looked for servers.
+    pub fn looked_sec_ago(&self) -> f64 {
+        let looked = self.looked_ms.load(Ordering::Relaxed) as f64 / 1e3;
+        (self.uptime_sec() - looked).max(0.0)
+    }
+}
