@@ -84,17 +84,12 @@ fn every_thread_of_a_stuck_program_is_where_it_is_known_to_be() {
 
 #[test]
 fn a_busy_engine_is_read_while_it_runs_and_is_not_disturbed() {
-    let Some(python) = demo::python("3.12") else {
+    let Some(stage) = demo::Stage::set("3.12", 8, &[]) else {
         return;
     };
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 8, &[]);
     let mut methods = std::collections::BTreeSet::new();
     for _ in 0..30 {
-        let found = stacks(target.pid());
+        let found = stacks(stage.demo.pid());
         let threads = found
             .as_array()
             .unwrap()
@@ -108,7 +103,7 @@ fn a_busy_engine_is_read_while_it_runs_and_is_not_disturbed() {
         "no method of the catalogue was met in 30 looks"
     );
     // It ended well, and what it computed is right: nothing was stopped or changed.
-    assert!(!target.finish(Duration::from_secs(60)).is_empty());
+    assert!(!stage.demo.finish(Duration::from_secs(60)).is_empty());
 }
 
 #[test]

@@ -108,12 +108,9 @@ pub struct Trace {
     pub run: Vec<String>,
 }
 
-/// Options of every session.
+/// Where sessions are written.
 #[derive(Debug, Default, Args)]
-pub struct Common {
-    /// Stop after this time, such as `30s`, `5m` or `500ms`; else at Ctrl-C or when the target ends.
-    #[arg(short, long, value_parser = duration)]
-    pub duration: Option<Duration>,
+pub struct Place {
     /// Folder in which the session's folder is made.
     #[arg(
         short,
@@ -123,6 +120,17 @@ pub struct Common {
         value_name = "DIR"
     )]
     pub output: PathBuf,
+}
+
+/// Options of every session.
+#[derive(Debug, Default, Args)]
+pub struct Common {
+    /// Stop after this time, such as `30s`, `5m` or `500ms`; else at Ctrl-C or when the target ends.
+    #[arg(short, long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Where it is written.
+    #[command(flatten)]
+    pub place: Place,
     /// Bind only the methods that this table needs, such as `batch_utilization`. Repeatable.
     #[arg(long, value_name = "TABLE", conflicts_with = "without", value_parser = table)]
     pub only: Vec<String>,
@@ -167,15 +175,9 @@ pub struct Detach {
 pub struct Replay {
     /// `events.pmrec`, or a session folder that holds one.
     pub recording: PathBuf,
-    /// Folder in which the new folder is made.
-    #[arg(
-        short,
-        long,
-        env = "VLLM_PROFILING_DIR",
-        default_value = "/tmp/vllm_profiling",
-        value_name = "DIR"
-    )]
-    pub output: PathBuf,
+    /// Where it is written.
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Whether anything may be written into the target.

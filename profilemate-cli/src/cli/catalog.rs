@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{Exit, Failure, print};
 use crate::catalog::check::{self, CheckError};
-use crate::catalog::{self, Catalog, Method};
+use crate::catalog::{Catalog, Method};
 
 /// Options of `catalog`.
 #[derive(Debug, Args)]
@@ -99,15 +99,7 @@ fn failure(path: &Path, error: CheckError) -> Failure {
 
 fn list(options: &List) -> Result<Exit, Failure> {
     let catalog = Catalog::vllm();
-    let release = match &options.vllm {
-        Some(text) => Some(catalog::release(text).ok_or_else(|| {
-            Failure::new(
-                Exit::Usage,
-                anyhow::anyhow!("`{text}` is not a version such as 0.32.0"),
-            )
-        })?),
-        None => None,
-    };
+    let release = super::vllm_release(options.vllm.as_deref())?;
     let holds = |versions: &semver::VersionReq| {
         release
             .as_ref()

@@ -1,10 +1,10 @@
 //! `doctor`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::Place;
 use super::exit::{Exit, Failure};
 use super::find::{self, Servers};
 use super::print;
@@ -17,15 +17,9 @@ pub struct Doctor {
     /// host.
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
-    /// Folder in which sessions would be written.
-    #[arg(
-        short,
-        long,
-        env = "VLLM_PROFILING_DIR",
-        default_value = "/tmp/vllm_profiling",
-        value_name = "DIR"
-    )]
-    pub output: PathBuf,
+    /// Where sessions would be written.
+    #[command(flatten)]
+    pub place: Place,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -35,7 +29,7 @@ pub struct Doctor {
 pub(super) fn doctor(options: &Doctor) -> Result<Exit, Failure> {
     let mut wanted = Wanted {
         roots: find::given(&options.pid)?,
-        output: options.output.clone(),
+        output: options.place.output.clone(),
         chosen: Vec::new(),
     };
     if options.pid.is_empty() {

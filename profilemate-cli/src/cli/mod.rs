@@ -70,3 +70,16 @@ pub fn main() -> std::process::ExitCode {
         }
     }
 }
+
+/// The release that an option names, if it was given.
+fn vllm_release(text: Option<&str>) -> Result<Option<semver::Version>, Failure> {
+    text.map(|text| {
+        crate::catalog::release(text).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                anyhow::anyhow!("`{text}` is not a version such as 0.32.0"),
+            )
+        })
+    })
+    .transpose()
+}
