@@ -18,6 +18,7 @@ pub mod plan;
 pub mod recorded;
 pub mod session;
 pub mod sink;
+pub mod stall;
 pub mod sys;
 pub mod table;
 pub mod target;
