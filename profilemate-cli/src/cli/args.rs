@@ -54,7 +54,8 @@ pub enum Command {
     /// Watch a running server in the terminal, live.
     #[command(after_help = examples::TOP)]
     Top(super::top::Top),
-    /// Print the Python stack of every thread of a server, without stopping it: for one that is stuck.
+    /// Say of every thread of a server what it waits for and since when, with its Python stack, without stopping it:
+    /// for one that is stuck.
     #[command(after_help = examples::WHERE)]
     Where(super::stacks::Where),
     /// Print a completion script for a shell.

@@ -8,6 +8,7 @@ use super::args::Place;
 use super::exit::{Exit, Failure};
 use super::find::{self, Servers};
 use super::print;
+use super::underway::Underway;
 use crate::doctor::{self, Mark, Wanted};
 
 /// Options of `doctor`.
@@ -26,7 +27,7 @@ pub struct Doctor {
 }
 
 /// Looks at everything that a trace needs, and says whether one would work.
-pub(super) fn doctor(options: &Doctor) -> Result<Exit, Failure> {
+pub(super) fn doctor(options: &Doctor, quiet: bool) -> Result<Exit, Failure> {
     let mut wanted = Wanted {
         roots: find::given(&options.pid)?,
         output: options.place.output.clone(),
@@ -35,7 +36,9 @@ pub(super) fn doctor(options: &Doctor) -> Result<Exit, Failure> {
     if options.pid.is_empty() {
         choose(&mut wanted)?;
     }
+    let underway = Underway::start("looking".to_owned(), quiet);
     let report = doctor::examine(&wanted);
+    drop(underway);
     print::data(&if options.json {
         format!("{:#}", report.json())
     } else {

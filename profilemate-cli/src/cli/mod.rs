@@ -15,6 +15,7 @@ mod print;
 mod run;
 mod stacks;
 mod top;
+pub(crate) mod underway;
 
 use clap::Parser as _;
 
@@ -47,13 +48,13 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Helper(options)) => helper::helper(options),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
-        Some(Command::Explain(explain)) => explain::run(explain),
-        Some(Command::Diff(diff)) => diff::run(diff),
+        Some(Command::Explain(explain)) => explain::run(explain, cli.quiet),
+        Some(Command::Diff(diff)) => diff::run(diff, cli.quiet),
         Some(Command::Export(export)) => export::run(export, cli.quiet),
-        Some(Command::Catalog(options)) => catalog::run(options),
-        Some(Command::Doctor(options)) => doctor::doctor(options),
+        Some(Command::Catalog(options)) => catalog::run(options, cli.quiet),
+        Some(Command::Doctor(options)) => doctor::doctor(options, cli.quiet),
         Some(Command::Top(options)) => top::top(options),
-        Some(Command::Where(options)) => stacks::stacks(options),
+        Some(Command::Where(options)) => stacks::stacks(options, cli.quiet),
         Some(Command::Completions(options)) => Ok(pages::completions(options)),
         Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(

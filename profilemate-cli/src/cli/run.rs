@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Command};
 
 use super::args::{Common, Demo, Detach, Replay, Touch, Trace};
+use super::underway::Underway;
 use super::{Exit, Failure, find, print};
 use crate::catalog;
 use crate::demo::DemoTarget;
@@ -55,7 +56,9 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         find::given(&trace.pid)?
     };
     if trace.dry_run {
+        let underway = Underway::start("looking at the target".to_owned(), quiet);
         let plan = session::plan(&options)?;
+        drop(underway);
         print::data(&if options.json {
             format!("{:#}", plan.json())
         } else {
@@ -261,6 +264,7 @@ pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
         replay.recording.clone()
     };
     let (_, folder) = session::folder(&replay.place.output, "replay")?;
+    let underway = Underway::start(format!("replaying {}", recording.display()), quiet);
     let outcome = crate::capture::replay(&recording, &folder).map_err(|error| {
         let exit = if matches!(error, crate::capture::Error::Sink(_)) {
             Exit::Output
@@ -269,6 +273,7 @@ pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
         };
         Failure::new(exit, error).hint("give a session folder or its `events.pmrec`")
     })?;
+    drop(underway);
     if !quiet {
         for (table, rows) in &outcome.rows {
             print::note(&format!("  {table:<24} {rows:>9} rows"));

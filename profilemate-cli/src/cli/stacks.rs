@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::{Exit, Failure};
+use super::underway::Underway;
 use super::{find, print};
 use crate::stall;
 use crate::target::process;
@@ -36,21 +37,17 @@ fn watch(text: &str) -> Result<Duration, String> {
 }
 
 /// Prints what every thread of every process does and since when at least, without stopping any.
-pub(super) fn stacks(options: &Where) -> Result<Exit, Failure> {
+pub(super) fn stacks(options: &Where, quiet: bool) -> Result<Exit, Failure> {
     let roots = if options.pid.is_empty() {
         find::only_server()?
     } else {
         find::given(&options.pid)?
     };
     let tree = process::tree_now(&roots).map_err(|error| Failure::new(Exit::Failed, error))?;
-    if options.watch > Duration::from_secs(2) {
-        print::note(&format!(
-            "looking at {} processes for {:.0} s",
-            tree.len(),
-            options.watch.as_secs_f64()
-        ));
-    }
+    let what = format!("looking at {} processes", tree.len());
+    let underway = Underway::start(what, quiet);
     let report = stall::look(tree, options.watch);
+    drop(underway);
     print::data(&if options.json {
         format!("{:#}", report.json())
     } else {

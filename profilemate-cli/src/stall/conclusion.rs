@@ -72,7 +72,10 @@ fn does(thread: &Thread) -> String {
     let mut text = match (&thread.wait, thread.native.as_ref().err()) {
         (Some(wait), _) => format!("waits for {}", wait.says),
         (None, Some(_)) => "runs".to_owned(),
-        (None, None) => "waits, nobody knows for what".to_owned(),
+        (None, None) if thread.still_for().is_some() => {
+            "waits, it is not known for what".to_owned()
+        }
+        (None, None) => "works".to_owned(),
     };
     if let Some(found) = thread.device_call() {
         let _ = write!(text, ": {} is on its stack", found.function);

@@ -37,7 +37,13 @@ impl Report {
                 "ago_sec": self.now_ns.saturating_sub(launch.at_ns) as f64 / 1e9,
                 "tracer": launch.tracer,
             })),
-            "last_graph_launch_unknown": launch.is_none().then(|| self.launches.why_unknown(pid)),
+            "last_graph_launch_unknown": launch.is_none().then(|| {
+                if process.cuda {
+                    self.launches.why_unknown(pid)
+                } else {
+                    "it has not loaded the CUDA driver".to_owned()
+                }
+            }),
             "libraries_not_read": process.unread,
         })
     }

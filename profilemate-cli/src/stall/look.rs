@@ -131,6 +131,7 @@ impl Subject {
             python: self.layout.map(|layout| layout.version.to_string()),
             threads,
             native_threads,
+            cuda: libraries.as_ref().is_some_and(Libraries::has_driver),
             unread: libraries
                 .map(|libraries| libraries.unread)
                 .unwrap_or_default(),

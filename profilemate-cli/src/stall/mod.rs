@@ -50,6 +50,8 @@ pub struct Process {
     pub threads: Vec<Thread>,
     /// Its other threads.
     pub native_threads: Vec<Thread>,
+    /// Whether the CUDA driver is mapped.
+    pub cuda: bool,
     /// Libraries whose functions could not be read: path, and why.
     pub unread: Vec<(String, String)>,
 }

@@ -41,7 +41,9 @@ impl Report {
                 let _ = writeln!(out, "  no Python stack: {reason}");
             }
         }
-        let _ = writeln!(out, "  last graph launched: {}", self.launched(process));
+        if process.cuda || self.launches.last.contains_key(&process.seen.pid) {
+            let _ = writeln!(out, "  last graph launched: {}", self.launched(process));
+        }
         for thread in &process.threads {
             one(out, thread);
         }

@@ -31,6 +31,8 @@ const LIBRARIES: usize = 16;
 const SEARCHED: u64 = 64 << 10;
 /// Functions of one thread that are told, at most.
 const TOLD: usize = 16;
+/// Functions of the C library that are told where no other was found.
+const C_TOLD: usize = 1;
 /// Exported functions of one library that lead on and are followed, at most.
 const STUBS: usize = 8192;
 
@@ -139,6 +141,12 @@ impl Libraries {
         }
     }
 
+    /// Whether the CUDA driver is mapped.
+    pub fn has_driver(&self) -> bool {
+        let mut names = self.mapped.iter().map(|library| library.name);
+        names.any(|name| name == "libcuda")
+    }
+
     /// The function of a known library that holds `address`.
     pub fn function(&self, address: u64) -> Option<Found> {
         let library = self.library(address)?;
@@ -174,6 +182,14 @@ impl Libraries {
                 break;
             }
         }
+        // Of the C library only what the wait itself is in: further out it says nothing, and old words lie there too.
+        let device = found.iter().position(|found| !is_c(found));
+        let innermost = device.unwrap_or(C_TOLD);
+        let mut at = 0;
+        found.retain(|found| {
+            at += 1;
+            !is_c(found) || at <= innermost
+        });
         found
     }
 
@@ -209,6 +225,10 @@ impl Libraries {
         };
         code[2] == 0xe8 || [2, 3, 4, 6, 7].into_iter().any(indirect)
     }
+}
+
+fn is_c(found: &Found) -> bool {
+    matches!(found.library, "libc" | "libpthread")
 }
 
 impl Library {
