@@ -13,8 +13,10 @@ pub use object::{OBJECT, OBJECT_SHA256, TOOLCHAIN};
 /// The uprobe program for the marker page's probed instruction.
 pub const METHOD_CALLED: &str = "method_called";
 
-/// The program that reads an event's fields; never attached itself.
+/// The program that reads an event's fields, for kernels that do not load [`FIELDS_LOOPED`]; never attached itself.
 pub const FIELDS_READ: &str = "fields_read";
+/// The program that reads an event's fields by `bpf_loop` (Linux 5.17); never attached itself.
+pub const FIELDS_LOOPED: &str = "fields_looped";
 /// The uprobe program that walks the Python stack at any C function.
 pub const STACK_PROBED: &str = "stack_probed";
 /// The program that looks for the next catalogued frame; never attached itself.
@@ -25,22 +27,21 @@ pub const FRAME_READ: &str = "frame_read";
 pub const DRIVER_CALLED: &str = "driver_called";
 /// The uretprobe program for driver functions whose end is told.
 pub const DRIVER_RETURNED: &str = "driver_returned";
-/// The programs of every session. Those of the driver probes are loaded for the way in which the kernel can attach
-/// them.
-pub const METHOD_PROGRAMS: [&str; 2] = [METHOD_CALLED, FIELDS_READ];
 /// The programs that are needed only where stacks are walked.
 pub const WALK_PROGRAMS: [&str; 3] = [STACK_PROBED, STACK_WALKED, FRAME_READ];
 /// All programs of the object.
-pub const PROGRAM_NAMES: [&str; 7] = [
+pub const PROGRAM_NAMES: [&str; 8] = [
     METHOD_CALLED,
     FIELDS_READ,
+    FIELDS_LOOPED,
     STACK_PROBED,
     STACK_WALKED,
     FRAME_READ,
     DRIVER_CALLED,
     DRIVER_RETURNED,
 ];
-/// The programs that others go on in, by their entry of [`PARTS`].
+/// The programs that others go on in, by their entry of [`PARTS`]; [`FIELDS_LOOPED`] in the place of [`FIELDS_READ`]
+/// where the kernel loads it.
 pub const PART_NAMES: [&str; PART_COUNT as usize] = [FIELDS_READ, STACK_WALKED, FRAME_READ];
 
 /// The ring buffer of records; the loader sets its size.
@@ -64,7 +65,7 @@ pub const TARGETS: &str = "TARGETS";
 /// When each thread's stack was walked last; user space leaves it alone.
 pub const WALKED: &str = "WALKED";
 
-/// Entry of [`PARTS`]: [`FIELDS_READ`].
+/// Entry of [`PARTS`]: [`FIELDS_LOOPED`] or [`FIELDS_READ`].
 pub const PART_FIELDS: u32 = 0;
 /// Entry of [`PARTS`]: [`STACK_WALKED`].
 pub const PART_STACK: u32 = 1;

@@ -10,6 +10,7 @@ mod driver;
 mod error;
 mod nop5;
 mod program_index;
+mod relocated;
 mod ring;
 mod stack;
 mod trial;
@@ -23,6 +24,7 @@ pub use stack::StackLink;
 pub use trial::trial;
 
 use crate::event::Ledger;
+use crate::sys::bpf::{self, Attached};
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
 use aya::programs::UProbe;
 use aya::programs::links::FdLink;
@@ -34,7 +36,9 @@ use profilemate_common::python::KernelLayout;
 use profilemate_common::record::FIELDS;
 use profilemate_ebpf as object;
 use program_index::ProgramIndices;
+use relocated::Relocated;
 use std::borrow::Cow;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -67,6 +71,8 @@ pub struct Kernel {
     counts: PerCpuArray<MapData, u64>,
     /// The programs to go on in, which go when the last user space reference to the map does.
     parts: ProgramArray<MapData>,
+    /// Whether fields are read in a loop of the kernel's.
+    loops: bool,
     /// Whether the programs that walk stacks are loaded.
     walks: bool,
     stacks: stack::Stacks,
@@ -93,14 +99,20 @@ struct Wire<T>(T);
 unsafe impl<T: bytemuck::Pod> aya::Pod for Wire<T> {}
 
 impl Kernel {
-    /// Loads the object into the kernel and has it verified, which takes about half a second.
+    /// Loads the object into the kernel and has it verified, which takes a tenth of a second; a whole one where the
+    /// kernel has no loops of its own (before 5.17).
     pub fn load(options: Options) -> Result<Self, Error> {
         let bytes = object_bytes()?;
         let mut ebpf = load_object(&bytes, options.ring_bytes)?;
         // Before any map is taken out.
+        let looped = load_looped(&ebpf, &bytes);
         let drivers = driver::Drivers::new(&mut ebpf, &bytes)?;
         let mut parts = take(&mut ebpf, object::PARTS)?;
-        load_programs(&mut ebpf, &mut parts, &object::METHOD_PROGRAMS)?;
+        load_programs(&mut ebpf, &mut parts, &[object::METHOD_CALLED])?;
+        if let Err(reason) = &looped {
+            log::debug!("fields are read in parts: {reason}");
+            load_programs(&mut ebpf, &mut parts, &[object::FIELDS_READ])?;
+        }
         let slots = usize::from(PAGES) * page::SLOTS;
         Ok(Self {
             slots: take(&mut ebpf, object::SLOTS)?,
@@ -108,6 +120,7 @@ impl Kernel {
             layouts: take(&mut ebpf, object::LAYOUTS)?,
             counts: take(&mut ebpf, object::COUNTS_MAP)?,
             parts,
+            loops: looped.is_ok(),
             walks: false,
             stacks: stack::Stacks::take(&mut ebpf)?,
             drivers,
@@ -143,6 +156,18 @@ impl Kernel {
                 source,
             })?;
         self.retire(at, Some(index));
+        Ok(())
+    }
+
+    /// Whether the kernel reads fields in a loop of its own (Linux 5.17).
+    pub fn loops(&self) -> bool {
+        self.loops
+    }
+
+    /// Reads fields in parts from now on, as on kernels that have no loops.
+    pub fn read_in_parts(&mut self) -> Result<(), Error> {
+        load_programs(&mut self.ebpf, &mut self.parts, &[object::FIELDS_READ])?;
+        self.loops = false;
         Ok(())
     }
 
@@ -324,6 +349,13 @@ fn attach(ebpf: &mut Ebpf, path: &Path, offset: u64, cookie: u64) -> Result<FdLi
 fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, Error> {
     let program = ebpf.program_mut(name).ok_or(Error::Missing { name })?;
     program.try_into().map_err(|_| Error::Missing { name })
+}
+
+/// Loads the program that reads fields in a loop of the kernel's, and puts it into its place.
+fn load_looped(ebpf: &Ebpf, bytes: &[u8]) -> Result<(), String> {
+    let array = relocated::descriptor(ebpf, object::PARTS).ok_or("there is no program array")?;
+    let program = Relocated::new(ebpf, bytes, None)?.load(object::FIELDS_LOOPED, Attached::One)?;
+    bpf::set_program(array, object::PART_FIELDS, program.as_fd()).map_err(|error| error.to_string())
 }
 
 /// Loads the programs called `names`, and puts those that others go on in into `parts`.

@@ -1,13 +1,17 @@
-//! `bpf(2)`, for what our eBPF library has not got yet: one link for many uprobes (Linux 6.6).
+//! `bpf(2)`, for what our eBPF library has not got yet: one link for many uprobes (Linux 6.6), and functions that a
+//! helper calls in an object without type information (Linux 5.17).
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use super::btf::{self, FunctionInfo};
+
 // Numbers from `linux/bpf.h`.
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
+const BTF_LOAD: libc::c_long = 18;
 const LINK_CREATE: libc::c_long = 28;
 const MAP_TYPE_PROG_ARRAY: u32 = 3;
 const PROG_TYPE_KPROBE: u32 = 2;
@@ -34,6 +38,30 @@ struct ProgLoad {
     prog_name: [u8; NAME],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+}
+
+/// `union bpf_attr` for `BPF_BTF_LOAD`, as far as it is used.
+#[repr(C)]
+#[derive(Default)]
+struct BtfLoad {
+    btf: u64,
+    btf_log_buf: u64,
+    btf_size: u32,
+    btf_log_size: u32,
+}
+
+/// How a program is to be attached, which the kernel is told when it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub enum Attached {
+    /// One at a time; also programs that such a one goes on in.
+    One,
+    /// By [`link_uprobes`]; also programs that such a one goes on in.
+    Many,
 }
 
 /// `union bpf_attr` for `BPF_LINK_CREATE` of many uprobes.
@@ -72,7 +100,7 @@ struct MapUpdate {
     flags: u64,
 }
 
-/// Makes a program array for programs of [`load_for_uprobes`]: the kernel keeps those apart from other uprobe programs.
+/// Makes a program array for programs that are [`Attached::Many`]: the kernel keeps those apart from other ones.
 pub fn program_array(entries: u32) -> io::Result<OwnedFd> {
     let attr = MapCreate {
         map_type: MAP_TYPE_PROG_ARRAY,
@@ -108,23 +136,49 @@ pub fn set_program(array: BorrowedFd<'_>, index: u32, program: BorrowedFd<'_>) -
     Ok(())
 }
 
-const _: () = assert!(size_of::<ProgLoad>() == 72 && size_of::<LinkCreate>() == 64);
+const _: () = assert!(size_of::<ProgLoad>() == 96 && size_of::<LinkCreate>() == 64);
 
-/// Loads a program that is to be attached by [`link_uprobes`]. `code` is its relocated instructions.
-pub fn load_for_uprobes(name: &str, code: &[[u8; INSTRUCTION]]) -> io::Result<OwnedFd> {
+/// Loads a program that is attached to uprobes. `code` is its relocated instructions.
+pub fn load(name: &str, code: &[[u8; INSTRUCTION]], attached: Attached) -> io::Result<OwnedFd> {
+    let functions = btf::functions(code);
+    // Older kernels have no use for this, and some programs no need.
+    let types = match functions.as_slice() {
+        [_only] => None,
+        _ => Some(load_types()?),
+    };
     let mut attr = ProgLoad {
         prog_type: PROG_TYPE_KPROBE,
         insn_cnt: code.len() as u32,
         insns: code.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
-        expected_attach_type: TRACE_UPROBE_MULTI,
+        expected_attach_type: match attached {
+            Attached::One => 0,
+            Attached::Many => TRACE_UPROBE_MULTI,
+        },
         ..ProgLoad::default()
     };
+    if let Some(types) = &types {
+        attr.prog_btf_fd = types.as_raw_fd() as u32;
+        attr.func_info_rec_size = size_of::<FunctionInfo>() as u32;
+        attr.func_info = functions.as_ptr() as u64;
+        attr.func_info_cnt = functions.len() as u32;
+    }
     for (to, from) in attr.prog_name.iter_mut().zip(name.bytes().take(NAME - 1)) {
         *to = from;
     }
     // SAFETY: the structure is what the command takes, and what it points to outlives the call.
     unsafe { command(PROG_LOAD, (&raw const attr).cast(), size_of::<ProgLoad>()) }
+}
+
+fn load_types() -> io::Result<OwnedFd> {
+    let types = btf::types();
+    let attr = BtfLoad {
+        btf: types.as_ptr() as u64,
+        btf_size: types.len() as u32,
+        ..BtfLoad::default()
+    };
+    // SAFETY: the structure is what the command takes, and what it points to outlives the call.
+    unsafe { command(BTF_LOAD, (&raw const attr).cast(), size_of::<BtfLoad>()) }
 }
 
 /// Where uprobes are put, and what each is told.
@@ -142,7 +196,7 @@ pub struct Uprobes<'u> {
     pub at_return: bool,
 }
 
-/// Attaches a program of [`load_for_uprobes`] at many places with one link. They go when the link is closed.
+/// Attaches a program that is loaded as [`Attached::Many`] at many places with one link. They go when the link is closed.
 pub fn link_uprobes(program: BorrowedFd<'_>, uprobes: &Uprobes<'_>) -> io::Result<OwnedFd> {
     if uprobes.offsets.len() != uprobes.cookies.len() {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -2,6 +2,7 @@
 //! room of user space that has `unsafe`.
 
 pub mod bpf;
+pub mod btf;
 pub mod clock;
 pub mod lock;
 pub mod process;

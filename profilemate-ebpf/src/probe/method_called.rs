@@ -1,19 +1,25 @@
 //! A call of a redirected function passed the marker page.
 //!
 //! An event without fields goes straight into the ring buffer. One with fields is made in a [`Workplace`] by
-//! `fields_read`, which calls itself again as long as there is more to do (the verifier admits only so many steps in
-//! one program), and is then copied into the ring buffer, no longer than it is.
+//! `fields_looped`, and is then copied into the ring buffer, no longer than it is. Kernels before 5.17 do not load that
+//! program; there `fields_read` does the same, and calls itself again as long as there is more to do: the verifier
+//! walks each of its steps, and admits only so many in one program.
 
 use super::machine::{KernelMachine, RECORD_AT, Workplace};
 use super::registers::{self, Mark};
 use super::{Count, EVENTS, LAYOUTS, PARTS, PROGRAMS, SLOTS, count, walk, workplace};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::{
+    bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_loop,
+};
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use profilemate_common::page::SLOTS as PAGE_SLOTS;
-use profilemate_common::path::eval::{self, Machine, Register};
+use profilemate_common::path::Program;
+use profilemate_common::path::eval::{self, Machine, PARTS as PART_LIMIT, Register, STEPS};
+use profilemate_common::python::KernelLayout;
 use profilemate_common::record::{
     BLOB_SIZE, CLASS_BARE, CLASS_BLOB, Fields, KIND_METHOD_CALLED, MethodCalled, PHASE_ENTRY,
     PHASE_RETURN,
@@ -80,33 +86,106 @@ fn method_called(ctx: ProbeContext) -> u32 {
 #[uprobe]
 #[inline(always)]
 fn fields_read(ctx: ProbeContext) -> u32 {
+    read(&ctx, |run| {
+        let mut machine = run.machine();
+        // SAFETY: they are valid for this event.
+        if !unsafe { eval::run(&mut machine, &run.call(), &*run.program, &*run.layout) } {
+            go_on(&ctx);
+            // So many parts are too many: what has been read so far counts.
+        }
+    })
+}
+
+/// Runs the program for the event that `method_called` has prepared, by the kernel's `bpf_loop`, whose body the
+/// verifier walks once.
+#[uprobe]
+#[inline(always)]
+fn fields_looped(ctx: ProbeContext) -> u32 {
+    read(&ctx, |run| {
+        let step = one_step as unsafe extern "C" fn(u32, *const Run) -> i64;
+        // SAFETY: the function is what the helper calls, with a pointer to `run`, which outlives the call.
+        unsafe {
+            bpf_loop(
+                STEPS * PART_LIMIT,
+                step as *mut c_void,
+                core::ptr::from_ref(run).cast_mut().cast(),
+                0,
+            );
+        }
+    })
+}
+
+/// One step of [`fields_looped`]: 0 to go on, 1 after the last one.
+#[inline(never)]
+unsafe extern "C" fn one_step(_: u32, run: *const Run) -> i64 {
+    // SAFETY: `bpf_loop` hands over what `fields_looped` gave it, and what is in it is valid for this event.
+    unsafe {
+        let run = &*run;
+        let mut machine = run.machine();
+        i64::from(!eval::step(
+            &mut machine,
+            &run.call(),
+            &*run.program,
+            &*run.layout,
+        ))
+    }
+}
+
+/// The run of a field program for one event.
+#[repr(C)]
+struct Run {
+    /// Where the record is made: this event's.
+    place: *mut Workplace,
+    /// The program: a value of a map. Only its hints are written meanwhile.
+    program: *mut Program,
+    /// The layout of the process: a value of a map.
+    layout: *const KernelLayout,
+}
+
+impl Run {
+    #[inline(always)]
+    fn machine(&self) -> KernelMachine {
+        // SAFETY: the place is this event's, and the program valid.
+        unsafe { KernelMachine::new(self.place, self.program) }
+    }
+
+    #[inline(always)]
+    fn call(&self) -> eval::Call {
+        // SAFETY: the place is this event's.
+        unsafe { call(&(*self.place).mark, (*self.place).head.pid) }
+    }
+}
+
+/// Reads the fields of the event that `method_called` has prepared, as `how` does it, and submits its record.
+#[inline(always)]
+fn read(ctx: &ProbeContext, how: impl Fn(&Run)) -> u32 {
     let Some(place) = workplace::find() else {
         // `method_called` comes here only with a place.
         count(Count::Lost);
         return 0;
     };
     // SAFETY: the place is this event's until it is given back.
-    let (mark, index, process) = unsafe { (&(*place).mark, (*place).program, (*place).head.pid) };
+    let index = unsafe { (*place).program };
     let mut complete = false;
     if let Some(pointer) = PROGRAMS.get_ptr_mut(index)
         // SAFETY: a value of a map, which lives as long as the programs. Only hints are written meanwhile.
         && let program = unsafe { &*pointer }
-        && let Some(layout) = LAYOUTS.get(program.layout)
+        && let Some(layout) = LAYOUTS.get_ptr(program.layout)
     {
-        // SAFETY: as above, and the place is this event's.
-        let mut machine = unsafe { KernelMachine::new(place, pointer) };
-        if !eval::run(&mut machine, &call(mark, process), program, layout) {
-            go_on(&ctx);
-            // So many parts are too many: what has been read so far counts.
-        }
-        walk::resume(&ctx, place);
+        let run = Run {
+            place,
+            program: pointer,
+            layout,
+        };
+        how(&run);
+        walk::resume(ctx, place);
         // SAFETY: a valid reference; volatile because user space may have written since the event began.
         let id = unsafe { (&raw const program.id).read_volatile() };
         // SAFETY: the place is this event's.
         let head = unsafe { &mut (*place).head };
         complete = id == head.program;
         if complete {
-            let blob_len = machine.get(Register::Cursor) as u32;
+            let blob_len = run.machine().get(Register::Cursor) as u32;
             head.class = if blob_len == 0 {
                 program.class as u8
             } else {
@@ -121,7 +200,7 @@ fn fields_read(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Goes on in `fields_read`; returns only if that is not possible.
+/// Goes on in the program that reads fields; returns only if that is not possible.
 #[inline(always)]
 pub(super) fn go_on(ctx: &ProbeContext) {
     // SAFETY: the helper takes this program's context.

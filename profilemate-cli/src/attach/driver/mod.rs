@@ -8,7 +8,7 @@ mod multi;
 use super::{Error, Kernel, Wire, error, uprobe};
 use crate::event::DriverLedger;
 use crate::sys::bpf;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use aya::{Ebpf, maps::MapError};
@@ -76,7 +76,7 @@ impl Drivers {
     pub(super) fn walk(&mut self) -> Result<(), Error> {
         match &mut self.many {
             None => Ok(()),
-            Some(programs) => programs.load_parts().map_err(|error| Error::Walk {
+            Some(programs) => programs.load_walks().map_err(|error| Error::Walk {
                 reason: format!("the kernel refused to load the programs: {error}"),
             }),
         }
@@ -227,17 +227,4 @@ pub fn detach_drivers(links: Vec<DriverLink>) {
 
 fn map_error(map: &'static str, source: MapError) -> Error {
     Error::Map { map, source }
-}
-
-/// The descriptor of a map, of the kinds that the object has.
-fn data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::PerCpuArray(data)
-        | Map::HashMap(data)
-        | Map::LruHashMap(data)
-        | Map::RingBuf(data)
-        | Map::ProgramArray(data) => Some(data),
-        _ => None,
-    }
 }

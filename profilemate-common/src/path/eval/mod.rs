@@ -161,9 +161,9 @@ enum Next {
     Fail(u8),
 }
 
-/// One step; false after the last field.
+/// One step; false after the last field. [`run`] makes many, and so does a kernel that has loops of its own.
 #[inline(always)]
-fn step<M: Machine>(
+pub fn step<M: Machine>(
     machine: &mut M,
     call: &Call,
     program: &Program,
