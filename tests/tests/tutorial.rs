@@ -39,7 +39,7 @@ fn steps() -> Vec<Step> {
             (None, Some(kind)) => {
                 let step = steps.last_mut().expect("commands come first");
                 match kind {
-                    "console" => step.commands += &format!("{line}\n"),
+                    "console" => step.commands.extend([line, "\n"]),
                     "text" => step.shown.push(line.to_owned()),
                     other => panic!("a block of `{other}`"),
                 }

@@ -136,41 +136,74 @@ fn thread_in<'a>(process: &'a Value, function: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no thread in {function}: {process:#}"))
 }
 
+/// A server whose engine waits for a worker that waits for the GPU, once it is told to go on.
+struct Wedged {
+    target: Guard,
+    worker: u32,
+    folder: tempfile::TempDir,
+}
+
+impl Wedged {
+    fn start(python: &std::path::Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // As the real driver: no symbols but those that it exports, and these only lead on.
+        let library = folder.path().join("libcuda.so.1");
+        cuda::variant(&library, &["-fno-optimize-sibling-calls", "-Wl,-s"]);
+        let mut target = Guard(
+            Command::new(python)
+                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/targets/wedged.py"))
+                .arg(&library)
+                .env("FAKE_CUDA_SYNC_US", "600000000")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut line = String::new();
+        BufReader::new(target.0.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        Self {
+            worker: line.trim().trim_start_matches("ready ").parse().unwrap(),
+            target,
+            folder,
+        }
+    }
+
+    /// A tracer whose probes are in place.
+    fn traced(&self) -> Guard {
+        let log = self.folder.path().join("log");
+        let tracer = Guard::start(
+            Command::new(binary())
+                .args(["trace", "--touch", "none", "-v", "--pid"])
+                .arg(self.target.pid().to_string())
+                .arg("--output")
+                .arg(self.folder.path().join("sessions"))
+                .stdout(Stdio::null())
+                .stderr(std::fs::File::create(&log).unwrap()),
+        );
+        wait_for("the driver's probes", Duration::from_secs(60), || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("driver functions of"))
+        });
+        tracer
+    }
+}
+
+/// The process `pid` of a report.
+fn of(found: &Value, pid: u32) -> &Value {
+    let mut all = found.as_array().unwrap().iter();
+    all.find(|process| process["pid"] == pid)
+        .unwrap_or_else(|| panic!("process {pid} in {found:#}"))
+}
+
 #[test]
 fn of_a_wedged_server_it_is_told_what_waits_for_what_and_since_when() {
-    let Some(python) = demo::python("3.12") else {
+    let Some(python) = demo::python("3.12").filter(|_| root()) else {
         return;
     };
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    // As the real driver: no symbols but those that it exports, and these only lead on.
-    let library = folder.path().join("libcuda.so.1");
-    cuda::variant(&library, &["-fno-optimize-sibling-calls", "-Wl,-s"]);
-    let mut target = Guard(
-        Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/targets/wedged.py"))
-            .arg(&library)
-            .env("FAKE_CUDA_SYNC_US", "600000000")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let mut line = String::new();
-    BufReader::new(target.0.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let worker: u32 = line.trim().trim_start_matches("ready ").parse().unwrap();
-    let of = |found: &Value, pid: u32| {
-        let all = found.as_array().unwrap().iter();
-        all.clone()
-            .find(|process| process["pid"] == pid)
-            .unwrap_or_else(|| panic!("process {pid} in {found:#}"))
-            .clone()
-    };
-    let before = of(&stacks(target.pid()), worker);
+    let mut server = Wedged::start(&python);
+    let before = stacks(server.target.pid());
+    let before = of(&before, server.worker);
     assert!(before["last_graph_launch"].is_null(), "{before:#}");
     assert!(
         before["last_graph_launch_unknown"]
@@ -178,53 +211,21 @@ fn of_a_wedged_server_it_is_told_what_waits_for_what_and_since_when() {
             .is_some_and(|why| why.contains("tracer")),
         "{before:#}"
     );
-
-    let log = folder.path().join("log");
-    let tracer = Guard::start(
-        Command::new(binary())
-            .args(["trace", "--touch", "none", "-v", "--pid"])
-            .arg(target.pid().to_string())
-            .arg("--output")
-            .arg(folder.path().join("sessions"))
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap()),
-    );
-    wait_for("the driver's probes", Duration::from_secs(60), || {
-        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("driver functions of"))
-    });
-    drop(target.0.stdin.take());
+    let tracer = server.traced();
+    drop(server.target.0.stdin.take());
     let mut found = Value::Null;
     wait_for("launch and standstill", Duration::from_secs(60), || {
-        found = stacks(target.pid());
-        let worker = of(&found, worker);
+        found = stacks(server.target.pid());
+        let worker = of(&found, server.worker);
         !worker["last_graph_launch"].is_null()
-            && thread_in(&worker, "worker_busy_loop")["waits_for"] == "gpu"
+            && thread_in(worker, "worker_busy_loop")["waits_for"] == "gpu"
     });
-    let (engine, worker) = (of(&found, target.pid()), of(&found, worker));
+    let engine = of(&found, server.target.pid());
     assert_eq!(engine["role"], "engine_core");
-    let waits = thread_in(&engine, "collective_rpc");
+    let waits = thread_in(engine, "collective_rpc");
     assert_eq!(waits["waits_for"], "workers", "{waits:#}");
     assert_eq!(waits["moved"], false, "{waits:#}");
-    let stuck = thread_in(&worker, "worker_busy_loop");
-    assert_eq!(stuck["method"], "runner.execute_model", "{stuck:#}");
-    assert!(
-        stuck["methods"][0]["at_least_sec"]
-            .as_f64()
-            .is_some_and(|seconds| seconds >= 0.02),
-        "{stuck:#}"
-    );
-    let native = stuck["native"].as_array().unwrap();
-    assert!(
-        native.iter().any(
-            |found| found["library"] == "libcuda" && found["function"] == "cuStreamSynchronize"
-        ),
-        "{stuck:#}"
-    );
-    assert_eq!(worker["last_graph_launch"]["tracer"], tracer.pid());
-    assert_eq!(worker["last_graph_launch"]["tid"], worker["pid"]);
-    let spins = thread_in(&worker, "spin");
-    assert_eq!(spins["moved"], true, "{spins:#}");
-    assert!(spins["still_for_sec"].is_null() && spins["waits_for"].is_null());
+    assert_stuck(of(&found, server.worker), tracer.pid());
     let told = found[0]["conclusions"].to_string();
     for words in [
         "EngineCore",
@@ -234,15 +235,40 @@ fn of_a_wedged_server_it_is_told_what_waits_for_what_and_since_when() {
     ] {
         assert!(told.contains(words), "{words} in {told}");
     }
-    // A target that ends while it is looked at: the look ends too, with what it saw.
+}
+
+/// The worker waits in a synchronise, and its other threads do what they do.
+fn assert_stuck(worker: &Value, tracer: u32) {
+    let stuck = thread_in(worker, "worker_busy_loop");
+    assert_eq!(stuck["method"], "runner.execute_model", "{stuck:#}");
+    let least = stuck["methods"][0]["at_least_sec"].as_f64();
+    assert!(least.is_some_and(|seconds| seconds >= 0.02), "{stuck:#}");
+    let native = stuck["native"].as_array().unwrap();
+    assert!(
+        native.iter().any(
+            |found| found["library"] == "libcuda" && found["function"] == "cuStreamSynchronize"
+        ),
+        "{stuck:#}"
+    );
+    assert_eq!(worker["last_graph_launch"]["tracer"], tracer);
+    assert_eq!(worker["last_graph_launch"]["tid"], worker["pid"]);
+    let spins = thread_in(worker, "spin");
+    assert_eq!(spins["moved"], true, "{spins:#}");
+    assert!(spins["still_for_sec"].is_null() && spins["waits_for"].is_null());
+}
+
+#[test]
+fn a_target_that_ends_while_it_is_looked_at_ends_the_look_too() {
+    let Some(stage) = demo::Stage::set("3.12", 30, &[]) else {
+        return;
+    };
     let look = Command::new(binary())
-        .args(["where", "--watch", "2s", "--json", "--pid"])
-        .arg(target.pid().to_string())
+        .args(["where", "--watch", "2s", "--json", "--pid", &stage.pid()])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_millis(700));
-    target.signal(libc::SIGKILL);
+    drop(stage);
     let output = look.wait_with_output().unwrap();
     assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|found| found.is_array()));
 }

@@ -21,7 +21,7 @@ pub(crate) struct Underway {
 impl Underway {
     /// `what` is going on: `reading /tmp/x`. Nothing is told if `quiet`.
     pub(crate) fn start(what: String, quiet: bool) -> Self {
-        Self::with(what, quiet, FIRST, |line| print::note(line))
+        Self::with(what, quiet, FIRST, print::note)
     }
 
     fn with(
