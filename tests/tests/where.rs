@@ -1,4 +1,5 @@
 //! `profilemate where`: the stacks that it shows are those that a target is known to be in.
+#![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
