@@ -5,6 +5,7 @@ mod bpf;
 mod demo;
 mod docs;
 mod gpu;
+mod kernels;
 mod shell;
 mod test;
 mod tidy;
@@ -41,6 +42,8 @@ enum Task {
     },
     /// On a machine with an NVIDIA GPU: compare what is traced of PyTorch's CUDA graphs with what was done.
     GpuCheck(gpu::GpuCheck),
+    /// Trace the demo target under other kernels, in a virtual machine.
+    Kernels(kernels::Kernels),
     /// Run every test that this machine can run.
     Test,
     /// Check the house rules that no lint knows.
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
             docs::Mode::Write
         }),
         Task::GpuCheck(options) => gpu::check(&options),
+        Task::Kernels(options) => kernels::kernels(&options),
         Task::Test => test::test(),
         Task::Tidy => tidy::tidy(),
         Task::VerifyVllm(options) => verify::verify(&options),

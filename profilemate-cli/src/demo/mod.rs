@@ -122,7 +122,7 @@ impl Default for Options {
             output_tokens: None,
             python: None,
             environment: Vec::new(),
-            startup: Duration::from_secs(30),
+            startup: Duration::from_secs(120),
         }
     }
 }
