@@ -64,6 +64,8 @@ def spin():
 
 def worker(connection, library):
     title(b"VLLM::Worker_TP0")
+    # PR_SET_PDEATHSIG, SIGKILL: it goes with the engine, whatever ends that.
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
     cuda = ctypes.CDLL(library)
     pointer = ctypes.c_void_p
     cuda.cuGraphLaunch.argtypes = [pointer, pointer]
