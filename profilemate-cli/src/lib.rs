@@ -24,6 +24,7 @@ pub mod recorder;
 pub mod report;
 pub mod session;
 pub mod sink;
+pub mod stall;
 pub mod sys;
 pub mod table;
 pub mod target;

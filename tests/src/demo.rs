@@ -53,6 +53,35 @@ pub fn probed_pythons() -> Vec<PathBuf> {
         .collect()
 }
 
+/// The newest Python on which method probes work from outside; `None` where there is none, or this is not root.
+pub fn newest_probed_python() -> Option<PathBuf> {
+    probed_pythons().pop().filter(|_| crate::root())
+}
+
+/// A running demo target with a folder of its own, which goes with it.
+pub struct Stage {
+    /// The target.
+    pub demo: Demo,
+    /// The folder.
+    pub folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Starts the demo target for `seconds` on the Python of `minor`. `None`: there is no such Python, or this is not
+    /// root; that is printed.
+    pub fn set(minor: &str, seconds: u32, more: &[&str]) -> Option<Self> {
+        let python = python(minor).filter(|_| crate::root())?;
+        let folder = tempfile::tempdir().expect("a folder");
+        let demo = start(&python, folder.path(), seconds, more);
+        Some(Self { demo, folder })
+    }
+
+    /// Its root's process id, as an argument.
+    pub fn pid(&self) -> String {
+        self.demo.pid().to_string()
+    }
+}
+
 /// A running demo target.
 pub struct Demo {
     guard: Guard,

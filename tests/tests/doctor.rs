@@ -148,15 +148,10 @@ fn a_process_that_is_not_python_or_not_there_is_exit_code_4() {
 
 #[test]
 fn a_running_311_is_exit_code_5_and_the_way_out_is_told() {
-    let Some(python) = demo::python("3.11") else {
+    let Some(stage) = demo::Stage::set("3.11", 30, &[]) else {
         return;
     };
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 30, &[]);
-    let (code, report) = doctor(&["--pid", &target.pid().to_string()]);
+    let (code, report) = doctor(&["--pid", &stage.pid()]);
     assert_eq!(code, 5, "{report:#}");
     assert!(
         lines(&report, "helper")
@@ -206,16 +201,11 @@ fn without_privileges_it_is_exit_code_6_and_each_capability_is_named() {
 
 #[test]
 fn a_tracer_at_work_is_exit_code_8_and_what_a_killed_one_left_is_told_and_left() {
-    let Some(python) = demo::python("3.12") else {
+    let Some(stage) = demo::Stage::set("3.12", 60, &[]) else {
         return;
     };
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 60, &[]);
-    let pid = target.pid().to_string();
-    let log = folder.path().join("log");
+    let pid = stage.pid();
+    let log = stage.folder.path().join("log");
     let mut tracer = Guard::start(
         Command::new(binary())
             .args([
@@ -224,7 +214,7 @@ fn a_tracer_at_work_is_exit_code_8_and_what_a_killed_one_left_is_told_and_left()
                 "--pid",
                 &pid,
                 "--output",
-                folder.path().to_str().unwrap(),
+                stage.folder.path().to_str().unwrap(),
             ])
             .stdout(Stdio::null())
             .stderr(Stdio::from(std::fs::File::create(&log).unwrap())),

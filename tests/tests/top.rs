@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use profilemate_tests::{binary, demo, root, wait_for};
+use profilemate_tests::{binary, demo, wait_for};
 use serde_json::Value;
 
 /// Slots of the marker page in which a function is still redirected.
@@ -18,23 +18,12 @@ fn redirected(pid: u32) -> usize {
 
 #[test]
 fn once_gives_the_live_numbers_as_json_and_writes_no_file() {
-    let Some(python) = demo::python("3.12") else {
+    let Some(stage) = demo::Stage::set("3.12", 60, &[]) else {
         return;
     };
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 60, &[]);
     let empty = tempfile::tempdir().unwrap();
     let output = Command::new(binary())
-        .args([
-            "top",
-            "--once",
-            "--json",
-            "--pid",
-            &target.pid().to_string(),
-        ])
+        .args(["top", "--once", "--json", "--pid", &stage.pid()])
         .env("VLLM_PROFILING_DIR", empty.path())
         .current_dir(empty.path())
         .output()
@@ -93,7 +82,7 @@ fn once_gives_the_live_numbers_as_json_and_writes_no_file() {
         0,
         "no file is written"
     );
-    for pid in target.tree() {
+    for pid in stage.demo.tree() {
         assert_eq!(redirected(pid), 0, "process {pid}");
     }
 }
@@ -108,14 +97,9 @@ fn without_a_terminal_it_says_what_to_do() {
 
 #[test]
 fn a_terminal_shows_a_live_target_until_q_and_gets_its_screen_back() {
-    let Some(python) = demo::python("3.12") else {
+    let Some(stage) = demo::Stage::set("3.12", 90, &[]) else {
         return;
     };
-    if !root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let target = demo::start(&python, folder.path(), 90, &[]);
     let socket = format!("profilemate-live-{}", std::process::id());
     let tmux = |arguments: &[&str]| {
         Command::new("tmux")
@@ -127,7 +111,7 @@ fn a_terminal_shows_a_live_target_until_q_and_gets_its_screen_back() {
     let line = format!(
         "{} top --pid {}; echo ended with $?; sleep 60",
         binary().display(),
-        target.pid()
+        stage.pid()
     );
     if tmux(&["new-session", "-d", "-x", "80", "-y", "24", &line]).is_err() {
         assert!(
@@ -158,7 +142,7 @@ fn a_terminal_shows_a_live_target_until_q_and_gets_its_screen_back() {
     let left = screen();
     tmux(&["kill-server"]).unwrap();
     assert!(!left.contains("Overview"), "{left}");
-    for pid in target.tree() {
+    for pid in stage.demo.tree() {
         assert_eq!(redirected(pid), 0, "process {pid}");
     }
 }

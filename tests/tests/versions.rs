@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use profilemate_tests::{Guard, Session, assert_ledger_exact, binary, demo, root, wait_for};
+use profilemate_tests::{Guard, Session, assert_ledger_exact, binary, demo, wait_for};
 
 /// A copy of the stand-in server that says it is `version`.
 fn stand_in(folder: &Path, version: &str) -> PathBuf {
@@ -67,11 +67,7 @@ fn trace(guard: &Guard, folder: &Path, more: &[&str]) -> (Output, String) {
 
 #[test]
 fn of_a_newer_vllm_what_checks_out_is_traced_and_what_does_not_is_named() {
-    let Some(python) = demo::probed_pythons()
-        .into_iter()
-        .next_back()
-        .filter(|_| root())
-    else {
+    let Some(python) = demo::newest_probed_python() else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -142,11 +138,7 @@ fn of_a_newer_vllm_what_checks_out_is_traced_and_what_does_not_is_named() {
 
 #[test]
 fn an_older_vllm_is_refused_unless_it_is_said_what_to_take_it_for() {
-    let Some(python) = demo::probed_pythons()
-        .into_iter()
-        .next_back()
-        .filter(|_| root())
-    else {
+    let Some(python) = demo::newest_probed_python() else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

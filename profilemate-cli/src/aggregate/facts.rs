@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use profilemate_common::driver::Function;
 use profilemate_common::page;
 
 use super::fields::{self, Fields};
@@ -51,8 +50,6 @@ pub struct Facts {
     pub defects: BTreeMap<(String, String), Defect>,
     /// The CUDA libraries, by index.
     pub libraries: BTreeMap<u16, Library>,
-    /// Driver calls told, by function.
-    pub driver_calls: BTreeMap<Function, u64>,
     /// Experts of each of the model's layers that have some, as its configuration has it; 0 if it has none.
     pub model_experts: Option<i64>,
     /// Whether the model takes inputs that an encoder reads.

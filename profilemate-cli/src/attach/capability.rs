@@ -94,6 +94,24 @@ impl Capabilities {
     }
 }
 
+#[cfg(test)]
+impl Capabilities {
+    /// Those of a host on which everything works.
+    pub(crate) fn good() -> Self {
+        Self {
+            release: "6.18.44".into(),
+            version: Some((6, 18)),
+            bpf: true,
+            perfmon: true,
+            admin: true,
+            ptrace: true,
+            read_search: true,
+            uprobe_pmu: Some(9),
+            lockdown: None,
+        }
+    }
+}
+
 /// The first two numbers of a kernel release.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
@@ -119,20 +137,6 @@ fn lockdown(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn able() -> Capabilities {
-        Capabilities {
-            release: "6.18.44".into(),
-            version: Some((6, 18)),
-            bpf: true,
-            perfmon: true,
-            admin: true,
-            ptrace: true,
-            read_search: true,
-            uprobe_pmu: Some(9),
-            lockdown: None,
-        }
-    }
 
     #[test]
     fn releases_are_read() {
@@ -161,13 +165,13 @@ mod tests {
 
     #[test]
     fn each_missing_thing_is_named() {
-        assert!(able().missing().is_empty());
+        assert!(Capabilities::good().missing().is_empty());
         let poor = Capabilities {
             version: Some((5, 10)),
             perfmon: false,
             uprobe_pmu: None,
             lockdown: Some("confidentiality".into()),
-            ..able()
+            ..Capabilities::good()
         };
         let text = poor.missing().join("\n");
         for word in ["CAP_PERFMON", "5.15", "CONFIG_UPROBE_EVENTS", "lockdown"] {

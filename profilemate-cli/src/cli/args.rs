@@ -60,7 +60,8 @@ pub enum Command {
     /// Watch a running server in the terminal, live.
     #[command(after_help = examples::TOP)]
     Top(super::top::Top),
-    /// Print the Python stack of every thread of a server, without stopping it: for one that is stuck.
+    /// Say of every thread of a server what it waits for and since when, with its Python stack, without stopping it:
+    /// for one that is stuck.
     #[command(after_help = examples::WHERE)]
     Where(super::stacks::Where),
     /// Print a completion script for a shell.
@@ -127,12 +128,9 @@ pub struct Trace {
     pub run: Vec<String>,
 }
 
-/// Options of every session.
+/// Where sessions are written.
 #[derive(Debug, Default, Args)]
-pub struct Common {
-    /// Stop after this time, such as `30s`, `5m` or `500ms`; else at Ctrl-C or when the target ends.
-    #[arg(short, long, value_parser = duration)]
-    pub duration: Option<Duration>,
+pub struct Place {
     /// Folder in which the session's folder is made.
     #[arg(
         short,
@@ -142,6 +140,17 @@ pub struct Common {
         value_name = "DIR"
     )]
     pub output: PathBuf,
+}
+
+/// Options of every session.
+#[derive(Debug, Default, Args)]
+pub struct Common {
+    /// Stop after this time, such as `30s`, `5m` or `500ms`; else at Ctrl-C or when the target ends.
+    #[arg(short, long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Where it is written.
+    #[command(flatten)]
+    pub place: Place,
     /// Bind only the methods that this table needs, such as `batch_utilization`. Repeatable.
     #[arg(long, value_name = "TABLE", conflicts_with = "without", value_parser = table)]
     pub only: Vec<String>,
@@ -186,15 +195,9 @@ pub struct Detach {
 pub struct Replay {
     /// `events.pmrec`, or a session folder that holds one.
     pub recording: PathBuf,
-    /// Folder in which the new folder is made.
-    #[arg(
-        short,
-        long,
-        env = "VLLM_PROFILING_DIR",
-        default_value = "/tmp/vllm_profiling",
-        value_name = "DIR"
-    )]
-    pub output: PathBuf,
+    /// Where it is written.
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Whether anything may be written into the target.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::underway::Underway;
 use super::{Exit, Failure, print};
 use crate::catalog::check::{self, CheckError};
-use crate::catalog::{self, Catalog, Method};
+use crate::catalog::{Catalog, Method};
 
 /// Options of `catalog`.
 #[derive(Debug, Args)]
@@ -56,17 +57,20 @@ pub struct List {
 }
 
 /// `catalog`.
-pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
+pub(super) fn run(options: &Options, quiet: bool) -> Result<Exit, Failure> {
     match &options.task {
-        Task::Check(options) => check(options),
+        Task::Check(options) => check(options, quiet),
         Task::List(options) => list(options),
     }
 }
 
-fn check(options: &Check) -> Result<Exit, Failure> {
+fn check(options: &Check, quiet: bool) -> Result<Exit, Failure> {
     let version = options.vllm.as_deref();
+    let what = format!("reading the sources in {}", options.path.display());
+    let underway = Underway::start(what, quiet);
     let report = check::check(&Catalog::vllm(), &options.path, version)
         .map_err(|error| failure(&options.path, error))?;
+    drop(underway);
     let text = if options.json {
         format!("{:#}", serde_json::json!(report))
     } else {
@@ -99,15 +103,7 @@ fn failure(path: &Path, error: CheckError) -> Failure {
 
 fn list(options: &List) -> Result<Exit, Failure> {
     let catalog = Catalog::vllm();
-    let release = match &options.vllm {
-        Some(text) => Some(catalog::release(text).ok_or_else(|| {
-            Failure::new(
-                Exit::Usage,
-                anyhow::anyhow!("`{text}` is not a version such as 0.32.0"),
-            )
-        })?),
-        None => None,
-    };
+    let release = super::vllm_release(options.vllm.as_deref())?;
     let holds = |versions: &semver::VersionReq| {
         release
             .as_ref()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::explain::unreadable;
+use super::underway::Underway;
 use super::{Exit, Failure, print};
 use crate::compare::{self, html, text};
 use crate::recorded::Session;
@@ -46,10 +47,13 @@ fn confidence(text: &str) -> Result<f64, String> {
 }
 
 /// `diff`.
-pub(super) fn run(diff: &Diff) -> Result<Exit, Failure> {
+pub(super) fn run(diff: &Diff, quiet: bool) -> Result<Exit, Failure> {
+    let what = format!("comparing {} and {}", diff.a.display(), diff.b.display());
+    let underway = Underway::start(what, quiet);
     let open = |path| Session::open(path).map_err(unreadable);
     let (a, b) = (open(&diff.a)?, open(&diff.b)?);
     let comparison = compare::compare(&a, &b, diff.confidence).map_err(unreadable)?;
+    drop(underway);
     if let Some(path) = &diff.html {
         sink::replace(path, html::page(&comparison).as_bytes()).map_err(|error| {
             Failure::new(Exit::Output, error).hint("is the folder there and writable?")

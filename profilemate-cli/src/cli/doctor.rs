@@ -1,13 +1,14 @@
 //! `doctor`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::Place;
 use super::exit::{Exit, Failure};
 use super::find::{self, Servers};
 use super::print;
+use super::underway::Underway;
 use crate::doctor::{self, Mark, Wanted};
 
 /// Options of `doctor`.
@@ -17,31 +18,27 @@ pub struct Doctor {
     /// host.
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
-    /// Folder in which sessions would be written.
-    #[arg(
-        short,
-        long,
-        env = "VLLM_PROFILING_DIR",
-        default_value = "/tmp/vllm_profiling",
-        value_name = "DIR"
-    )]
-    pub output: PathBuf,
+    /// Where sessions would be written.
+    #[command(flatten)]
+    pub place: Place,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
 
 /// Looks at everything that a trace needs, and says whether one would work.
-pub(super) fn doctor(options: &Doctor) -> Result<Exit, Failure> {
+pub(super) fn doctor(options: &Doctor, quiet: bool) -> Result<Exit, Failure> {
     let mut wanted = Wanted {
         roots: find::given(&options.pid)?,
-        output: options.output.clone(),
+        output: options.place.output.clone(),
         chosen: Vec::new(),
     };
     if options.pid.is_empty() {
         choose(&mut wanted)?;
     }
+    let underway = Underway::start("looking".to_owned(), quiet);
     let report = doctor::examine(&wanted);
+    drop(underway);
     print::data(&if options.json {
         format!("{:#}", report.json())
     } else {

@@ -88,6 +88,7 @@ Keys: q quit, ? help, p pause, r reset, Tab and arrows to move, s sort, / filter
 pub(super) const WHERE: &str = "\
 Examples:
   sudo profilemate where               # the one vLLM server of this host
+  sudo profilemate where --watch 5s    # look for longer at what does not move
   sudo profilemate where --pid 4711 --json";
 
 /// Examples of `completions`.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::underway::Underway;
 use super::{Exit, Failure, print};
 use crate::explain::{Explanation, text};
 use crate::recorded::{self, Session};
@@ -33,9 +34,12 @@ pub(super) fn unreadable(error: recorded::Error) -> Failure {
 }
 
 /// `explain`.
-pub(super) fn run(explain: &Explain) -> Result<Exit, Failure> {
+pub(super) fn run(explain: &Explain, quiet: bool) -> Result<Exit, Failure> {
+    let what = format!("reading {}", explain.session.display());
+    let underway = Underway::start(what, quiet);
     let session = Session::open(&explain.session).map_err(unreadable)?;
     let explanation = Explanation::of_session(&session).map_err(unreadable)?;
+    drop(underway);
     print::data(&if explain.json {
         format!("{:#}", serde_json::json!(explanation))
     } else {

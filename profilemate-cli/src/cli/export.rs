@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::explain::unreadable;
+use super::underway::Underway;
 use super::{Exit, Failure, print};
 use crate::export::{self, Error, Format};
 use crate::recorded::Session;
@@ -29,6 +30,8 @@ pub struct Export {
 
 /// `export`.
 pub(super) fn run(export: &Export, quiet: bool) -> Result<Exit, Failure> {
+    let what = format!("exporting {}", export.session.display());
+    let underway = Underway::start(what, quiet);
     let session = Session::open(&export.session).map_err(unreadable)?;
     let path = export.output.clone().unwrap_or_else(|| {
         let folder = session
@@ -41,6 +44,7 @@ pub(super) fn run(export: &Export, quiet: bool) -> Result<Exit, Failure> {
         PathBuf::from(format!("{name}{}", export.to.suffix()))
     });
     let notes = export::export(&session, export.to, &path).map_err(failure)?;
+    drop(underway);
     if !quiet {
         for note in &notes {
             print::note(&format!("note: {note}"));

@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod stacks;
 mod top;
+pub(crate) mod underway;
 
 use clap::Parser as _;
 
@@ -52,16 +53,16 @@ pub fn main() -> std::process::ExitCode {
         Some(Command::Detach(detach)) => run::detach(detach),
         Some(Command::Helper(options)) => helper::helper(options),
         Some(Command::Replay(replay)) => run::replay(replay, cli.quiet),
-        Some(Command::Explain(explain)) => explain::run(explain),
-        Some(Command::Diff(diff)) => diff::run(diff),
+        Some(Command::Explain(explain)) => explain::run(explain, cli.quiet),
+        Some(Command::Diff(diff)) => diff::run(diff, cli.quiet),
         Some(Command::Export(export)) => export::run(export, cli.quiet),
         Some(Command::Report(report)) => report::run(report, cli.quiet),
         Some(Command::Fleet(options)) => fleet::run(options),
-        Some(Command::Catalog(options)) => catalog::run(options),
-        Some(Command::Doctor(options)) => doctor::doctor(options),
+        Some(Command::Catalog(options)) => catalog::run(options, cli.quiet),
+        Some(Command::Doctor(options)) => doctor::doctor(options, cli.quiet),
         Some(Command::Agent(options)) => agent::agent(options),
         Some(Command::Top(options)) => top::top(options),
-        Some(Command::Where(options)) => stacks::stacks(options),
+        Some(Command::Where(options)) => stacks::stacks(options, cli.quiet),
         Some(Command::Completions(options)) => Ok(pages::completions(options)),
         Some(Command::Man(options)) => pages::man(options),
         None => Err(Failure::new(
@@ -77,4 +78,17 @@ pub fn main() -> std::process::ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// The release that an option names, if it was given.
+fn vllm_release(text: Option<&str>) -> Result<Option<semver::Version>, Failure> {
+    text.map(|text| {
+        crate::catalog::release(text).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                anyhow::anyhow!("`{text}` is not a version such as 0.32.0"),
+            )
+        })
+    })
+    .transpose()
 }

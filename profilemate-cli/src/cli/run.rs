@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Command};
 
 use super::args::{Common, Demo, Detach, Replay, Touch, Trace};
+use super::underway::Underway;
 use super::{Exit, Failure, find, print};
 use crate::catalog;
 use crate::demo::DemoTarget;
@@ -15,15 +16,7 @@ use crate::target::process;
 pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
     let methods = catalog::user_methods(&trace.method, &trace.field)
         .map_err(|error| Failure::new(Exit::Usage, error))?;
-    let assume = match &trace.assume_vllm {
-        Some(text) => Some(catalog::release(text).ok_or_else(|| {
-            Failure::new(
-                Exit::Usage,
-                anyhow::anyhow!("`{text}` is not a version such as 0.32.0"),
-            )
-        })?),
-        None => None,
-    };
+    let assume = super::vllm_release(trace.assume_vllm.as_deref())?;
     let mut options = Options {
         roots: BTreeSet::new(),
         touch: trace.touch,
@@ -34,7 +27,7 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         methods,
         assume,
         ring_bytes: trace.common.ring_size,
-        output: trace.common.output.clone(),
+        output: trace.common.place.output.clone(),
         duration: trace.common.duration,
         json: trace.common.json,
         quiet,
@@ -77,7 +70,9 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         find::given(&trace.pid)?
     };
     if trace.dry_run {
+        let underway = Underway::start("looking at the target".to_owned(), quiet);
         let plan = session::plan(&options)?;
+        drop(underway);
         print::data(&planned(&plan, &options));
         return Ok(Exit::Done);
     }
@@ -192,7 +187,7 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
         methods: Vec::new(),
         assume: None,
         ring_bytes: common.ring_size,
-        output: common.output.clone(),
+        output: common.place.output.clone(),
         duration: Some(duration),
         json: common.json,
         quiet,
@@ -306,7 +301,8 @@ pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
     } else {
         replay.recording.clone()
     };
-    let (_, folder) = session::folder(&replay.output, "replay")?;
+    let (_, folder) = session::folder(&replay.place.output, "replay")?;
+    let underway = Underway::start(format!("replaying {}", recording.display()), quiet);
     let outcome = crate::capture::replay(&recording, &folder).map_err(|error| {
         let exit = if matches!(error, crate::capture::Error::Sink(_)) {
             Exit::Output
@@ -315,6 +311,7 @@ pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
         };
         Failure::new(exit, error).hint("give a session folder or its `events.pmrec`")
     })?;
+    drop(underway);
     if !quiet {
         for (table, rows) in &outcome.rows {
             print::note(&format!("  {table:<24} {rows:>9} rows"));

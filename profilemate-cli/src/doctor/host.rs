@@ -334,17 +334,7 @@ mod tests {
 
     fn good() -> Host {
         Host {
-            able: Capabilities {
-                release: "6.18.44".into(),
-                version: Some((6, 18)),
-                bpf: true,
-                perfmon: true,
-                admin: true,
-                ptrace: true,
-                read_search: true,
-                uprobe_pmu: Some(9),
-                lockdown: None,
-            },
+            able: Capabilities::good(),
             btf: true,
             paranoid: Some(2),
             yama: Some(1),

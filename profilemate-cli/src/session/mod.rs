@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 use crate::capture::Outcome;
 use crate::capture::pipeline::Files;
 use crate::cli::args::Touch;
+use crate::cli::underway::Underway;
 use crate::cli::{Exit, Failure};
 use crate::event::Note;
 use crate::plan::Plan;
@@ -164,7 +165,9 @@ async fn trace(
         folder,
         recorder,
     } = start::start(options, files, watcher)?;
+    let underway = Underway::start("attaching".to_owned(), options.quiet);
     tracker.poll()?;
+    drop(underway);
     if !started && options.touch != Touch::None && !tracker.hopeful() {
         let trouble = tracker
             .troubles()
@@ -179,6 +182,7 @@ async fn trace(
     }
     let reason = follow(options, &mut tracker, &pump, &mut signals).await;
     let attached = tracker.attached();
+    let underway = Underway::start("putting everything back".to_owned(), options.quiet);
     let nothing = tracker.why_nothing();
     let mut troubles: Vec<(u32, Trouble)> = tracker
         .troubles()
@@ -193,6 +197,7 @@ async fn trace(
         reason: reason.to_owned(),
     });
     let outcome = pump.finish().map_err(start::output_failure)?;
+    drop(underway);
     Ok(Finished {
         folder,
         outcome,

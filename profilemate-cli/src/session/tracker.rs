@@ -272,8 +272,11 @@ impl Tracker {
         let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
         };
-        let serves = self.ask_helper(tracked, &runtime, &wanted)?;
-        let stand_ins = attachment::stand_ins(pid).filter(|_| serves != Some(false));
+        let needed = self.needs_helper(&runtime);
+        let serves = needed && self.ask_helper(tracked, &wanted)?;
+        // Callables that a waiting helper left are its own, unless it serves us.
+        let stand_ins = attachment::stand_ins(pid)
+            .filter(|_| needed || !matches!(Resident::find(pid), Ok(Some(_))));
         let version = look::version(&self.catalog, &self.options, &runtime);
         let found = look::look(
             &tracked.seen,
@@ -290,7 +293,7 @@ impl Tracker {
         if found.ready.is_empty() && first {
             return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
-        let helped = stand_ins.is_some() || serves == Some(true);
+        let helped = stand_ins.is_some() || serves;
         tracked.plan.technique = look::technique(&runtime, &self.options, helped);
         self.allowed(tracked)?;
         if first {
@@ -322,31 +325,29 @@ impl Tracker {
         walks::follow(tracked, runtime, wish, context, &mut self.next_page)
     }
 
-    /// Has the helper that is resident in a process, if there is one, bind what it is needed for. Gives whether it
-    /// serves us; `None`: there is none.
-    fn ask_helper(
-        &self,
-        tracked: &mut Tracked,
-        runtime: &Runtime,
-        wanted: &[Method],
-    ) -> Result<Option<bool>, Trouble> {
-        if tracked.serving.is_some() {
-            return Ok(Some(true));
-        }
-        let pid = tracked.seen.pid;
-        let Ok(Some(resident)) = Resident::find(pid) else {
-            return Ok(None);
-        };
-        let needed = match self.options.touch {
+    /// Whether methods of such a process are bound by a helper inside only.
+    fn needs_helper(&self, runtime: &Runtime) -> bool {
+        match self.options.touch {
             Touch::None => false,
             Touch::Probes => !runtime.layout.honours_vectorcall(),
             Touch::Helper => true,
+        }
+    }
+
+    /// Has the helper that is resident in a process, if there is one, bind methods. Gives whether there is one.
+    fn ask_helper(&self, tracked: &mut Tracked, wanted: &[Method]) -> Result<bool, Trouble> {
+        if tracked.serving.is_some() {
+            return Ok(true);
+        }
+        let pid = tracked.seen.pid;
+        let Ok(Some(resident)) = Resident::find(pid) else {
+            return Ok(false);
         };
-        if needed && self.kernel.is_some() {
+        if self.kernel.is_some() {
             tracked.serving = Some(helper::bind(resident, wanted)?);
             log::info!("process {pid}: the helper inside has bound the methods");
         }
-        Ok(Some(needed))
+        Ok(true)
     }
 
     /// Methods to look for in a process; `None` if there is nothing new to look for.

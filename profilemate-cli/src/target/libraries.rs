@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use procfs::process::{MMapPath, Process};
+use super::maps;
 
 /// What is looked for: how the file's name begins, and what it is.
 const KNOWN: [(&str, &str); 5] = [
@@ -24,12 +24,9 @@ pub struct Library {
 
 /// The GPU libraries that process `pid` has mapped, each once; `None` if its memory map cannot be read.
 pub fn gpu(pid: u32) -> Option<Vec<Library>> {
-    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
-    let paths = maps.0.iter().filter_map(|map| match &map.pathname {
-        MMapPath::Path(path) => path.to_str(),
-        _ => None,
-    });
-    Some(known(paths))
+    let bytes = std::fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let maps = maps::parse(&String::from_utf8_lossy(&bytes));
+    Some(known(maps.iter().map(|mapping| mapping.path.as_str())))
 }
 
 fn known<'p>(paths: impl Iterator<Item = &'p str>) -> Vec<Library> {

@@ -112,7 +112,6 @@ impl Aggregator {
 
     /// Takes a driver call.
     pub(super) fn driver(&mut self, call: &DriverCall, rows: &mut Rows) {
-        *self.facts.driver_calls.entry(call.function).or_default() += 1;
         self.expire(call.ts_ns.saturating_sub(super::HOLD_NS), rows);
         self.graphs.called.insert(call.pid);
         let (pid, tid) = (call.pid, call.tid);

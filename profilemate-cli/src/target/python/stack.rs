@@ -6,6 +6,8 @@
 //! same distance from the thread pointer in every thread. That distance is found by looking for it: the states and the
 //! thread pointers of all threads are known from outside, so the word that holds the one beside the other is too.
 
+use std::collections::BTreeSet;
+
 use profilemate_common::walk::{NO_OFFSET, StackLayout, TAG, frame, innermost};
 
 use super::layout::{Layout, STATE_INTERPRETER, STATE_NEXT};
@@ -79,10 +81,13 @@ pub fn thread_states<M: ReadBytes>(memory: &M, layout: &Layout) -> Vec<ThreadSta
     let objects = Objects::new(memory, layout);
     let offsets = &layout.offsets.stack;
     let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut next = objects.pointer(layout.interpreter.wrapping_add(offsets.threads));
     while let Some(address) = next {
         let interpreter = objects.pointer(address.wrapping_add(STATE_INTERPRETER));
-        if found.len() >= THREADS || interpreter != Some(layout.interpreter) {
+        // A list that leads back into itself is one of a process that lies, or that changes just now.
+        if seen.len() >= THREADS || !seen.insert(address) || interpreter != Some(layout.interpreter)
+        {
             break;
         }
         let thread_id = memory.read::<u64>(address.wrapping_add(u64::from(offsets.thread_id)));
@@ -92,6 +97,24 @@ pub fn thread_states<M: ReadBytes>(memory: &M, layout: &Layout) -> Vec<ThreadSta
         next = objects.pointer(address.wrapping_add(STATE_NEXT));
     }
     found
+}
+
+/// How frames are walked from a known thread state on: everything but the slot of the thread-specific data.
+pub(super) fn frames_only(layout: &Layout) -> StackLayout {
+    let offsets = &layout.offsets.stack;
+    StackLayout {
+        slot: 0,
+        thread_id: offsets.thread_id,
+        state_frame: offsets.state_frame,
+        cframe_frame: offsets.cframe_frame.unwrap_or(NO_OFFSET),
+        frame_head: offsets.frame_head,
+        code_word: offsets.code_word,
+        previous_word: offsets.previous_word,
+        frame_locals: offsets.locals,
+        frame_instruction: offsets.instruction,
+        number: 0,
+        task_pointer: 0,
+    }
 }
 
 /// How to walk the stacks of the process whose memory is `memory`; checked on its threads as they are now. The number
@@ -120,7 +143,6 @@ fn find<M: ReadBytes>(
     layout: &Layout,
     is_musl: bool,
 ) -> Result<StackLayout, StackError> {
-    let offsets = &layout.offsets.stack;
     let threads = thread_states(memory, layout);
     if threads.is_empty() {
         return Err(StackError::NoThreads);
@@ -133,16 +155,7 @@ fn find<M: ReadBytes>(
                 ""
             },
         })?,
-        thread_id: offsets.thread_id,
-        state_frame: offsets.state_frame,
-        cframe_frame: offsets.cframe_frame.unwrap_or(NO_OFFSET),
-        frame_head: offsets.frame_head,
-        code_word: offsets.code_word,
-        previous_word: offsets.previous_word,
-        frame_locals: offsets.locals,
-        frame_instruction: offsets.instruction,
-        number: 0,
-        task_pointer: 0,
+        ..frames_only(layout)
     };
     let mut verdict = Err(StackError::Differs {
         what: "no thread runs Python code whose frames could be checked",

@@ -3,21 +3,22 @@
 //! A thread that runs changes its stack while it is read. So it is read twice, and only what both readings agree in is
 //! called steady; a thread that is stuck is steady at once.
 
-use profilemate_common::memory::Memory as _;
+use profilemate_common::walk::{self, StackLayout};
 
-use super::layout::{Layout, STATE_NEXT};
+use super::layout::Layout;
 use super::lines;
 use super::memory::{ReadBytes, Snapshot};
 use super::object::Objects;
+use super::stack::{frames_only, thread_states};
 
-/// Threads of a process, at most.
-const THREADS: usize = 4096;
 /// Frames of a thread, at most.
 const FRAMES: usize = 256;
 /// Bytes of a line table, at most.
 const TABLE: usize = 1 << 20;
 /// Times that a stack is read until two readings agree.
 const ATTEMPTS: usize = 5;
+/// `tid` of glibc's `struct pthread` on x86-64 (`nptl/descr.h`, 2.11 to 2.41), to which `thread_id` points.
+const GLIBC_TID: u64 = 0x2d0;
 /// `PyThreadState.native_thread_id` lies behind `thread_id` (3.11+).
 const NATIVE_ID: u64 = 8;
 /// `co_linetable` lies behind `co_name` (3.10), or behind `co_qualname`, which lies behind `co_name` (3.11+).
@@ -30,7 +31,8 @@ const SHIMS: [&str; 2] = ["<interpreter trampoline>", "<trampoline>"];
 /// A thread and what it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thread {
-    /// Its thread id as the kernel has it, in the process's own pid namespace; `None` on 3.10, which does not tell.
+    /// Its thread id as the kernel has it, in the process's own pid namespace. 3.10 does not tell: there it is what
+    /// glibc notes, to be believed only if such a thread exists.
     pub tid: Option<u32>,
     /// Its frames, the innermost first.
     pub frames: Vec<Frame>,
@@ -47,17 +49,24 @@ pub struct Frame {
     pub file: String,
     /// The line that it is in.
     pub line: Option<u32>,
+    /// Its address, the same as long as the call lasts, and used again later.
+    pub address: u64,
+    /// Its code object.
+    pub code: u64,
+    /// Where its code stands.
+    pub instruction: u64,
 }
 
 /// Threads of the main interpreter, youngest first.
 pub fn threads<M: ReadBytes>(memory: &M, layout: &Layout) -> Vec<Thread> {
-    states(memory, layout)
+    let stack_layout = frames_only(layout);
+    thread_states(memory, layout)
         .into_iter()
         .map(|state| {
-            let mut before = stack(memory, layout, state);
+            let mut before = stack(memory, layout, &stack_layout, state.address);
             let mut steady = false;
             for _ in 1..ATTEMPTS {
-                let after = stack(memory, layout, state);
+                let after = stack(memory, layout, &stack_layout, state.address);
                 steady = after == before;
                 before = after;
                 if steady {
@@ -65,7 +74,7 @@ pub fn threads<M: ReadBytes>(memory: &M, layout: &Layout) -> Vec<Thread> {
                 }
             }
             Thread {
-                tid: native_id(memory, layout, state),
+                tid: native_id(memory, layout, state.address, state.thread_id),
                 frames: before,
                 steady,
             }
@@ -73,27 +82,11 @@ pub fn threads<M: ReadBytes>(memory: &M, layout: &Layout) -> Vec<Thread> {
         .collect()
 }
 
-fn states<M: ReadBytes>(memory: &M, layout: &Layout) -> Vec<u64> {
-    let objects = Objects::new(memory, layout);
-    let mut found = Vec::new();
-    let head = layout.interpreter.checked_add(layout.offsets.stack.threads);
-    let mut next = head.and_then(|head| objects.pointer(head));
-    while let Some(state) = next {
-        if found.len() >= THREADS || found.contains(&state) {
-            break;
-        }
-        found.push(state);
-        next = state
-            .checked_add(STATE_NEXT)
-            .and_then(|next| objects.pointer(next));
-    }
-    found
-}
-
-fn native_id<M: ReadBytes>(memory: &M, layout: &Layout, state: u64) -> Option<u32> {
+fn native_id<M: ReadBytes>(memory: &M, layout: &Layout, state: u64, thread_id: u64) -> Option<u32> {
     let offsets = &layout.offsets.stack;
     if layout.offsets.minor < 11 {
-        return None;
+        let noted = memory.read::<u32>(thread_id.checked_add(GLIBC_TID)?)?;
+        return Some(noted).filter(|tid| *tid > 0);
     }
     let at = state.checked_add(u64::from(offsets.thread_id) + NATIVE_ID)?;
     u32::try_from(memory.read::<u64>(at)?)
@@ -102,29 +95,23 @@ fn native_id<M: ReadBytes>(memory: &M, layout: &Layout, state: u64) -> Option<u3
 }
 
 /// The stack as one reading of fresh memory shows it.
-fn stack<M: ReadBytes>(memory: &M, layout: &Layout, state: u64) -> Vec<Frame> {
+fn stack<M: ReadBytes>(memory: &M, layout: &Layout, stack: &StackLayout, state: u64) -> Vec<Frame> {
     let snapshot = Snapshot::new(memory);
-    let objects = Objects::new(&snapshot, layout);
-    let offsets = &layout.offsets.stack;
-    let word = |at: u64| objects.pointer(at);
-    let mut frame = state.checked_add(offsets.state_frame.into()).and_then(word);
-    if let Some(inner) = offsets.cframe_frame {
-        frame = frame
-            .and_then(|cframe| cframe.checked_add(inner.into()))
-            .and_then(word);
-    }
     let mut frames = Vec::new();
+    let mut at = walk::innermost(&snapshot, stack, state).unwrap_or(0);
     for _ in 0..FRAMES {
-        let Some(at) = frame else { break };
-        let of =
-            |index: u32| at.checked_add(u64::from(offsets.frame_head) + u64::from(index) * WORD);
-        // The low bits tell how a reference is counted (3.14).
-        let code = of(offsets.code_word)
-            .and_then(|at| snapshot.read::<u64>(at))
-            .map(|code| code & !7);
-        let told = code.and_then(|code| told(&snapshot, layout, code, at));
+        let Some(frame) = (at != 0)
+            .then(|| walk::frame(&snapshot, stack, at))
+            .flatten()
+        else {
+            break;
+        };
+        let told = told(&snapshot, layout, frame.code, at).map(|told| Frame {
+            instruction: walk::instruction(&snapshot, stack, at),
+            ..told
+        });
         frames.extend(told.filter(|frame| !SHIMS.contains(&frame.name.as_str())));
-        frame = of(offsets.previous_word).and_then(word);
+        at = frame.previous;
     }
     frames
 }
@@ -139,6 +126,9 @@ fn told<M: ReadBytes>(memory: &M, layout: &Layout, code: u64, frame: u64) -> Opt
         name: objects.text(objects.pointer(code.checked_add(name)?)?)?,
         file: read.filename,
         line: line(memory, layout, (code, name), frame, read.firstlineno),
+        address: frame,
+        code,
+        instruction: 0,
     })
 }
 
