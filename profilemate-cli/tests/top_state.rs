@@ -153,6 +153,7 @@ fn what_was_not_observed_is_absent_and_a_process_that_ended_is_gone() {
         events: 0,
         lost: 0,
         losses: Losses::default(),
+        costs: Vec::new(),
         began_unix_ns: None,
         overhead: None,
         processes: Vec::new(),

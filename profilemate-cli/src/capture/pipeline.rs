@@ -282,6 +282,7 @@ impl Pipeline {
             lost: metadata::lost(&self.aggregator, &counts),
             losses: metadata::losses(&self.aggregator, &counts),
             overhead: self.overhead,
+            costs: self.aggregator.facts().costs.values().cloned().collect(),
             began_unix_ns: self.began_unix_ns(),
             processes: all
                 .filter(|(_, ended)| ended.is_none())

@@ -150,6 +150,8 @@ metrics! {
     Events = "profilemate_events_total": Counter, "", ["server"], "";
     /// Records that did not arrive: `ring`, the kernel's buffer was full; `driver`, the same for calls of the CUDA driver; `userspace`, dropped by the agent; `undecodable`, arrived and not understood.
     EventsLost = "profilemate_events_lost_total": Counter, "", ["server", "kind"], "";
+    /// Part of its time in steps that tracing takes from the process of the server that pays most; measured while the agent keeps to a budget.
+    OverheadRatio = "profilemate_overhead_ratio": Gauge, "", ["server"], "";
     /// Schedule calls.
     Steps = "profilemate_steps_total": Counter, "", ["server", "engine"], "batch_utilization";
     /// Tokens scheduled.

@@ -3,6 +3,7 @@
 use super::metadata::Overhead;
 use crate::aggregate::coverage::Status;
 use crate::event::Process;
+use crate::event::recorder::Cost;
 use crate::table::AnyRow;
 use crate::table::cell::Stamp;
 
@@ -32,6 +33,8 @@ pub struct Pulse<'a> {
     pub losses: Losses,
     /// What tracing cost so far.
     pub overhead: Option<Overhead>,
+    /// What tracing costs each process, latest; nothing where it is not measured.
+    pub costs: Vec<Cost>,
     /// When the session began, in nanoseconds since 1970, if that is known.
     pub began_unix_ns: Option<i64>,
     /// The processes of the target that are there.

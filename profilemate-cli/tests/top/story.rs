@@ -49,6 +49,7 @@ pub(crate) fn told() -> Shared {
                 events: (step as u64 + 1) * 9,
                 lost: 3,
                 losses: Losses::default(),
+                costs: Vec::new(),
                 began_unix_ns: None,
                 overhead: Some(Overhead {
                     tracer_cpu_sec: Some(now.0 as f64 / 1e9 * 0.04),

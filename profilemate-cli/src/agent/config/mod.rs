@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use value::{Duration, Size};
+pub use value::{Budget, Duration, Size};
 
 /// Every key with its default, as `profilemate agent --print-config` prints it.
 pub const REFERENCE: &str = include_str!("reference.toml");
@@ -96,6 +96,8 @@ section! {
         tables: Vec<String>,
         /// Kernel ring buffer of each server.
         ring_size: Size,
+        /// What tracing may cost a process.
+        budget: Budget,
     }
 }
 section! {
@@ -238,6 +240,7 @@ impl Default for Probes {
         Self {
             tables: tables.map(str::to_owned).to_vec(),
             ring_size: Size(16 << 20),
+            budget: Budget(1.0),
         }
     }
 }

@@ -26,6 +26,19 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
+/// What tracing may cost a process, in percent of its time in steps, such as `1%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget(pub f64);
+
+impl<'de> Deserialize<'de> for Budget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::budget::parse(&text)
+            .map(Self)
+            .map_err(de::Error::custom)
+    }
+}
+
 /// Bytes, such as `16M` or `2G`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);

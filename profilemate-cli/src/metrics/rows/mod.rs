@@ -106,6 +106,7 @@ impl Teller {
         self.parts.clear();
         self.events = 0;
         self.losses = Losses::default();
+        self.registry.remove(Id::OverheadRatio, &self.server);
         self.set_up(false);
     }
 
@@ -350,6 +351,11 @@ impl Watcher for Teller {
         self.events = pulse.events;
         self.registry.add(Id::Events, &[&self.server], grown);
         self.count_losses(pulse.losses);
+        let ratios = pulse.costs.iter().filter(|cost| cost.base_ns > 0);
+        let ratios = ratios.map(|cost| cost.cost_ns as f64 / cost.base_ns as f64);
+        if let Some(most) = ratios.max_by(f64::total_cmp) {
+            self.registry.set(Id::OverheadRatio, &[&self.server], most);
+        }
         self.zero();
     }
 

@@ -26,6 +26,7 @@ fn pulse<'a>(processes: &'a [&'a Process], events: u64, losses: Losses) -> Pulse
         lost: losses.ring + losses.driver + losses.userspace,
         losses,
         overhead: None,
+        costs: Vec::new(),
         began_unix_ns: None,
         processes: processes.to_vec(),
     }
