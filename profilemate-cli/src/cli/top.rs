@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::sync::Notify;
@@ -154,14 +154,15 @@ fn viewer(
 /// Waits for `span` seconds from the first event on; a target in which nothing happens is looked at for longer, but
 /// not for ever.
 fn wait(shared: &Shared, ended: &AtomicBool, span: f64) {
+    // By this thread's own clock: before the session's first record its time is not known.
+    let began = Instant::now();
     let mut first = None;
     while !ended.load(Ordering::Relaxed) {
-        let view = shared.view();
-        if first.is_none() && view.events_per_sec > 0.0 {
-            first = Some(view.elapsed_sec);
+        if first.is_none() && shared.view().events_per_sec > 0.0 {
+            first = Some(Instant::now());
         }
-        let begun = first.is_some_and(|first| view.elapsed_sec - first >= span);
-        if begun || view.elapsed_sec >= span + PATIENCE {
+        let begun = first.is_some_and(|first| first.elapsed().as_secs_f64() >= span);
+        if begun || began.elapsed().as_secs_f64() >= span + PATIENCE {
             return;
         }
         std::thread::sleep(Duration::from_millis(20));
