@@ -22,6 +22,7 @@ pub mod plan;
 pub mod recorded;
 pub mod recorder;
 pub mod report;
+pub mod secret;
 pub mod session;
 pub mod sink;
 pub mod stall;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{self, Otlp, Protocol};
-use super::secret;
 use crate::metrics::otlp::{Push, Target};
 use crate::metrics::registry::Registry;
+use crate::secret;
 
 /// The collector of a configuration; `None` if there is none.
 pub(super) fn target(otlp: &Otlp) -> Result<Option<Target>, config::Error> {

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use super::config::Config;
 use super::keeper::Keeper;
-use super::secret::Token;
 use super::server::Key;
 use super::trace::{Progress, Shown};
 use crate::metrics::registry::Registry;
+use crate::secret::Token;
 
 /// Traces that are remembered, at most.
 const TRACES: usize = 100;

@@ -40,7 +40,7 @@ pub enum Error {
     Refused(String),
     /// A file that holds a secret.
     #[error(transparent)]
-    Secret(#[from] super::secret::Error),
+    Secret(#[from] crate::secret::Error),
 }
 
 impl Error {

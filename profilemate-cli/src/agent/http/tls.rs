@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::agent::config::Config;
-use crate::agent::secret;
+use crate::secret;
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 
-use super::{Answer, Engine, Error, Secret, Span, answer};
+use super::{Answer, Engine, Error, Span, answer};
+use crate::secret::Secret;
 
 /// Bytes of an answer, at most: 100,000 GPUs need about a tenth of that for each query.
 const LARGEST: usize = 512 << 20;
@@ -249,6 +250,9 @@ fn authorization(access: &Access) -> Result<Option<HeaderValue>, Error> {
         return Ok(None);
     };
     let value = HeaderValue::from_str(&text);
-    let value = value.map_err(|_error| super::secret::Error::Malformed { path: path.clone() })?;
+    let value = value.map_err(|_error| crate::secret::Error::Content {
+        path: path.clone(),
+        reason: "holds characters that a header cannot hold",
+    })?;
     Ok(Some(value))
 }

@@ -2,13 +2,13 @@
 
 pub mod answer;
 pub mod http;
-pub mod secret;
 
 use std::time::Duration;
 
 pub use answer::{Answer, Labels, Series};
 pub use http::{Access, Http};
-pub use secret::Secret;
+
+use crate::secret;
 
 /// Why the engine could not be asked.
 #[derive(Debug, thiserror::Error)]

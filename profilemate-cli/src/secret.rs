@@ -9,7 +9,9 @@ use subtle::ConstantTimeEq as _;
 
 /// Bytes of such a file, at most.
 const LIMIT: u64 = 64 << 10;
-/// Characters of a token, at least.
+/// Bytes of a file with a secret that is sent, at most.
+const LONGEST: usize = 16 << 10;
+/// Characters of a token that clients must send, at least.
 const SHORTEST: usize = 16;
 
 /// Why a secret is not taken.
@@ -73,11 +75,49 @@ pub fn read(path: &Path) -> Result<String, Error> {
         });
     }
     let mut text = String::new();
-    file.take(LIMIT).read_to_string(&mut text).map_err(failed)?;
+    let mut file = file.take(LIMIT + 1);
+    file.read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > LIMIT {
+        return Err(Error::Content {
+            path: path.to_owned(),
+            reason: "is too long to hold a secret",
+        });
+    }
     Ok(text)
 }
 
-/// A token. It is compared in constant time, and never shown.
+/// A secret that is sent: a token, or a user and a password. It is never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Secret {
+    /// Reads the one line of `path`.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = read(path)?;
+        let line = text.trim_end_matches(['\r', '\n']);
+        let fits = text.len() <= LONGEST && !line.is_empty();
+        if !fits || !line.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+            return Err(Error::Content {
+                path: path.to_owned(),
+                reason: "does not hold a secret of one line",
+            });
+        }
+        Ok(Self(line.to_owned()))
+    }
+
+    /// The secret itself, for the header that carries it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A token that clients must send. It is compared in constant time, and never shown.
 #[derive(Clone)]
 pub struct Token(String);
 
@@ -155,5 +195,20 @@ mod tests {
         assert_eq!(format!("{token:?}"), "Token(..)");
         assert!(Token::read(file("short", 0o600).path()).is_err());
         assert!(Token::read(file("0123456789 abcdef", 0o600).path()).is_err());
+    }
+
+    #[test]
+    fn a_secret_that_is_sent_is_one_line() {
+        let secret = Secret::read(file("abc.def\n", 0o600).path()).unwrap();
+        assert_eq!(secret.reveal(), "abc.def");
+        assert_eq!(format!("{secret:?}"), "Secret");
+        let error = Secret::read(file("abc.def\n", 0o644).path()).unwrap_err();
+        assert!(matches!(error, Error::Open { mode: 0o644, .. }));
+        for text in ["", "\n", "two\nlines", &"a".repeat(20_000)] {
+            let error = Secret::read(file(text, 0o600).path()).unwrap_err();
+            assert!(matches!(error, Error::Content { .. }), "{error}");
+        }
+        let error = Secret::read(Path::new("/no/such/file")).unwrap_err();
+        assert!(matches!(error, Error::Read { .. }));
     }
 }
