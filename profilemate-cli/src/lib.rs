@@ -18,6 +18,7 @@ pub mod export;
 pub mod fleet;
 pub mod helper;
 pub mod metrics;
+pub mod parcel;
 pub mod plan;
 pub mod recorded;
 pub mod recorder;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
+
 use super::config::Config;
 use super::keeper::Keeper;
 use super::server::Key;
@@ -14,6 +16,8 @@ use crate::secret::Token;
 
 /// Traces that are remembered, at most.
 const TRACES: usize = 100;
+/// Sessions that are sent at once, at most: the node is there for its servers.
+const DOWNLOADS: usize = 2;
 
 /// What can be replaced while the agent runs.
 #[derive(Clone)]
@@ -28,6 +32,8 @@ struct Settings {
 pub struct Shared {
     /// The numbers.
     pub registry: Arc<Registry>,
+    /// Room for sessions that are sent at once.
+    pub downloads: Arc<Semaphore>,
     settings: Mutex<Settings>,
     keepers: Mutex<BTreeMap<Key, Arc<Keeper>>>,
     traces: Mutex<VecDeque<Shown>>,
@@ -45,6 +51,7 @@ impl Shared {
     pub fn new(config: Config, token: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
             registry: Arc::default(),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             settings: Mutex::new(Settings {
                 config: Arc::new(config),
                 token,
@@ -146,6 +153,13 @@ impl Shared {
         if let Some(trace) = traces.iter_mut().find(|trace| trace.id == id) {
             trace.progress = progress;
         }
+    }
+
+    /// How a trace stands; `None` for one that is not known.
+    pub fn trace(&self, id: u64) -> Option<Progress> {
+        let traces = lock(&self.traces);
+        let trace = traces.iter().find(|trace| trace.id == id)?;
+        Some(trace.progress.clone())
     }
 
     /// The latest traces.

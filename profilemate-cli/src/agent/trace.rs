@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 /// What `POST /trace` takes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     /// Name of the server; may be left out where there is one only.
@@ -36,7 +36,7 @@ pub struct Job {
 }
 
 /// How a trace stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Progress {
     /// It is to begin.
@@ -62,7 +62,7 @@ pub enum Progress {
 }
 
 /// A trace, as `/sessions` shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Shown {
     /// Its number.
     pub id: u64,

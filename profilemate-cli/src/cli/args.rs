@@ -232,7 +232,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is not a duration above zero"))
 }
 
-fn table(text: &str) -> Result<String, String> {
+pub(crate) fn table(text: &str) -> Result<String, String> {
     let name = text.trim_end_matches(".csv");
     if crate::table::index_of(name).is_some() {
         return Ok(name.to_owned());

@@ -136,6 +136,7 @@ Examples:
   profilemate fleet --prometheus http://prometheus:9090 status
   profilemate fleet diagnose --window 1h --select model=facebook/opt-125m
   profilemate fleet diff --at 2h --at now --json
+  profilemate fleet trace model=facebook/opt-125m --agent-token-file ~/.agent-token --duration 30s
   profilemate fleet --prometheus https://metrics.example.org --token-file ~/.metrics-token status --strict
 
 Exit codes: 0 done, 2 wrong command line, 3 something was found (--strict), 4 no agent and no server, 6 not allowed,

@@ -1,5 +1,7 @@
 //! `fleet`: many servers, by what their agents told a Prometheus-compatible engine.
 
+mod trace;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +80,8 @@ pub enum Task {
     Diagnose(Diagnose),
     /// What changed between two times: servers, versions, and measures with confidence intervals.
     Diff(Diff),
+    /// Has the agents trace servers, a few at a time, and gathers the session folders.
+    Trace(trace::Options),
 }
 
 /// Options of `fleet status`.
@@ -287,6 +291,7 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
             Task::Status(task) => status(&http, options, task).await,
             Task::Diagnose(task) => diagnose(&http, options, task).await,
             Task::Diff(task) => diff(&http, options, task).await,
+            Task::Trace(task) => trace::trace(&http, engine, task).await,
         }
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! [`api`] asks the engine, [`gather`] decides what is asked, and everything else is pure: [`inventory`] joins answers
 //! into servers and agents, [`peer`] compares a server with its like, [`diagnose`] and [`change`] say what differs.
+//! [`trace`] alone talks to the agents themselves.
 //! There is no store here: what the engine does not know, nobody knows.
 
 pub mod api;
@@ -14,6 +15,7 @@ pub mod peer;
 pub mod rule;
 pub mod selector;
 pub mod text;
+pub mod trace;
 
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "what is computed is exact")]

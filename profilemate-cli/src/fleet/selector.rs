@@ -42,6 +42,15 @@ impl Selector {
         self.matchers.is_empty()
     }
 
+    /// Those that match this one and `other`.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let matchers = self.matchers.iter().chain(&other.matchers);
+        Self {
+            matchers: matchers.cloned().collect(),
+        }
+    }
+
     /// As PromQL has it, with the braces; nothing where it matches every server.
     pub fn braces(&self) -> String {
         if self.is_empty() {
@@ -130,6 +139,9 @@ mod tests {
             r#"{pod=~"chat-.*",namespace!="dev"}"#
         );
         assert_eq!(braces(r#"a="x,y",b!~'z'"#), r#"{a="x,y",b!~"z"}"#);
+        let both = Selector::parse("a=b").unwrap();
+        let both = both.and(&Selector::parse("c=d").unwrap());
+        assert_eq!(both.braces(), r#"{a="b",c="d"}"#);
     }
 
     #[test]

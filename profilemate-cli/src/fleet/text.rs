@@ -53,7 +53,7 @@ pub fn trouble(agent: &Agent) -> String {
 }
 
 /// Columns with their widths; the last is not padded.
-fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

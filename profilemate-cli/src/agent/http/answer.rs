@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use super::download::download;
 use crate::agent::keeper::Keeper;
 use crate::agent::shared::Shared;
 use crate::agent::trace::{Asked, Job};
@@ -28,9 +29,10 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/sessions", get(sessions))
+        .route("/sessions/{name}", get(download))
         .route("/trace", post(trace))
         .fallback(|| async {
-            let hint = "there are /metrics, /healthz, /sessions and POST /trace";
+            let hint = "there are /metrics, /healthz, /sessions, /sessions/ID.tar and POST /trace";
             refusal(StatusCode::NOT_FOUND, "there is no such page", hint)
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
@@ -38,12 +40,12 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-fn refusal(status: StatusCode, error: &str, hint: &str) -> Response {
+pub(super) fn refusal(status: StatusCode, error: &str, hint: &str) -> Response {
     (status, Json(json!({ "error": error, "hint": hint }))).into_response()
 }
 
 /// Whether a request bears the token.
-fn bears_token(shared: &Shared, headers: &HeaderMap) -> bool {
+pub(super) fn bears_token(shared: &Shared, headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION);
     shared
         .token()
@@ -59,7 +61,7 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
     unauthorized()
 }
 
-fn unauthorized() -> Response {
+pub(super) fn unauthorized() -> Response {
     let hint = "send `Authorization: Bearer TOKEN` with the token of `token_file`";
     let mut response = refusal(StatusCode::UNAUTHORIZED, "a token is needed", hint);
     response

@@ -112,7 +112,8 @@ fn wait(response: &Response, tries: u32) -> Duration {
         .min(PATIENCE)
 }
 
-fn no_answer(url: &Url, source: reqwest::Error) -> Error {
+/// What it is called that nobody answered.
+pub fn no_answer(url: &Url, source: reqwest::Error) -> Error {
     Error::NoAnswer {
         url: shown(url),
         source: source.without_url(),
@@ -126,22 +127,28 @@ fn shown(url: &Url) -> String {
     url.to_string()
 }
 
-async fn read(url: &Url, mut response: Response) -> Result<Answer, Error> {
-    let status = response.status();
+/// An answer's body.
+pub async fn body(url: &Url, mut response: Response, limit: usize) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response
         .chunk()
         .await
         .map_err(|source| no_answer(url, source))?
     {
-        if body.len() + chunk.len() > LARGEST {
+        if body.len() + chunk.len() > limit {
             return Err(Error::TooLong {
                 url: shown(url),
-                limit: LARGEST,
+                limit,
             });
         }
         body.extend_from_slice(&chunk);
     }
+    Ok(body)
+}
+
+async fn read(url: &Url, response: Response) -> Result<Answer, Error> {
+    let status = response.status();
+    let body = body(url, response, LARGEST).await?;
     // A refused query has a status that is no success, and a body that says why.
     match answer::read(&body) {
         Err(Error::NotTheApi { .. }) if !status.is_success() => Err(Error::Status {
@@ -154,7 +161,7 @@ async fn read(url: &Url, mut response: Response) -> Result<Answer, Error> {
 }
 
 /// The start of a body, on one line.
-fn start(body: &[u8]) -> String {
+pub fn start(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
     let words: Vec<&str> = text.split_whitespace().collect();
     words
@@ -191,6 +198,16 @@ fn is_local(url: &Url) -> bool {
     host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
+/// Whether a secret may be sent there.
+pub fn keeps_secrets(url: &Url) -> Result<(), Error> {
+    if url.scheme() == "https" || is_local(url) {
+        return Ok(());
+    }
+    Err(Error::InTheClear {
+        host: url.host_str().unwrap_or("").to_owned(),
+    })
+}
+
 /// A client with the access's secrets and authorities, for `base` only.
 pub fn client(access: &Access, base: &Url) -> Result<Client, Error> {
     // Another part of the process may have chosen the same one already.
@@ -203,11 +220,7 @@ pub fn client(access: &Access, base: &Url) -> Result<Client, Error> {
         headers.insert(name, value);
     }
     if let Some(mut value) = authorization(access)? {
-        if base.scheme() != "https" && !is_local(base) {
-            return Err(Error::InTheClear {
-                host: base.host_str().unwrap_or("").to_owned(),
-            });
-        }
+        keeps_secrets(base)?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
