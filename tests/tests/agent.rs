@@ -472,3 +472,150 @@ fn configurations_that_are_not_safe_are_refused() {
         assert!(words.contains(expected), "{words}");
     }
 }
+
+/// Answers every query as an engine that knows these servers, as (server, instance), until the process ends.
+fn engine_that_knows(servers: &[(&str, &str)]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let now = 1_790_000_000;
+    let series: Vec<Value> = servers
+        .iter()
+        .map(|(server, instance)| {
+            let metric = serde_json::json!({
+                "job": "profilemate", "instance": instance, "server": server, "model": "demo"
+            });
+            serde_json::json!({"metric": metric, "value": [now, now.to_string()]})
+        })
+        .collect();
+    let vector = |series: &[Value]| {
+        let data = serde_json::json!({"resultType": "vector", "result": series});
+        serde_json::json!({"status": "success", "data": data}).to_string()
+    };
+    let (known, nothing) = (vector(&series), vector(&[]));
+    let time = format!(
+        "{{\"status\":\"success\",\"data\":{{\"resultType\":\"scalar\",\"result\":[{now},\"{now}\"]}}}}"
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut text = String::new();
+            let mut buffer = [0; 4096];
+            // The form is the last of a request, and its last field is the time; `time()` itself has none.
+            while !text.contains("query=") {
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => text.push_str(&String::from_utf8_lossy(&buffer[..count])),
+                }
+            }
+            let body = if text.contains("query=timestamp%28profilemate_server_info") {
+                &known
+            } else if text.contains("query=time%28%29") {
+                &time
+            } else {
+                &nothing
+            };
+            let length = body.len();
+            let reply = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            let _gone = stream.write_all(reply.as_bytes());
+        }
+    });
+    url
+}
+
+/// Exit code and JSON of `fleet trace` of all servers.
+fn fleet_trace(url: &str, token: &Path, output: &Path, more: &[&str]) -> (i32, Value) {
+    let done = Command::new(binary())
+        .args(["fleet", "--prometheus", url, "--json", "trace", "{}"])
+        .args(["--duration", "1s", "--agent-url", "http://{instance}"])
+        .arg("--agent-token-file")
+        .arg(token)
+        .arg("--output")
+        .arg(output)
+        .args(more)
+        .output()
+        .expect("profilemate runs");
+    let words = String::from_utf8_lossy(&done.stderr).into_owned();
+    let report = serde_json::from_slice(&done.stdout);
+    let code = done.status.code().expect("an exit code");
+    (
+        code,
+        report.unwrap_or_else(|error| panic!("{error}: {words}")),
+    )
+}
+
+#[test]
+fn a_fleet_s_traces_are_gathered_and_who_is_missing_is_named() {
+    let Some(python) = demo::python("3.12") else {
+        return;
+    };
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = python_path(folder.path());
+    let address = configure(folder.path(), &path, "");
+    let own = folder.path().join("target");
+    let target = demo::start_with(&python, &own, 120, &[], &[folder.path()]);
+    let mut agent = start(folder.path(), address);
+    let one = engine(&target, &agent);
+    wait_for("the server", LIMIT, || agent.is_attached(one));
+
+    let (here, nobody) = (address.to_string(), free().to_string());
+    let name = format!("pid-{one}");
+    let servers = [(&*name, &*here), ("gone", &*here), ("vllm/8000", &*nobody)];
+    let url = engine_that_knows(&servers);
+    let (token, output) = (folder.path().join("token"), folder.path().join("gathered"));
+    let more = ["--strict", "--only", "batch_utilization"];
+    let (code, report) = fleet_trace(&url, &token, &output, &more);
+    assert_eq!(code, 3, "{report:#}");
+    let of = |server: &str| {
+        let servers = report["servers"].as_array().expect("a list");
+        let found = servers.iter().find(|one| one["server"] == server);
+        found.expect("the server").clone()
+    };
+    let gone = of("gone")["reason"].as_str().expect("a reason").to_owned();
+    assert!(gone.contains("there is no such server"), "{gone}");
+    let missing = of("vllm/8000");
+    assert_eq!(missing["state"], "failed", "{missing}");
+    let gathered = of(&name);
+    assert_eq!(gathered["state"], "gathered", "{gathered}\n{}", agent.log());
+    assert!(gathered["rows"].as_u64() > Some(0), "{gathered}");
+    let session = PathBuf::from(gathered["folder"].as_str().expect("a folder"));
+    assert!(session.starts_with(&output), "{}", session.display());
+    assert!(!Session::open(&session).rows("batch_utilization").is_empty());
+    // What is here is what the agent has.
+    let sessions = agent.sessions();
+    let kept = sessions["traces"][0]["folder"].as_str().expect("a folder");
+    for file in ["events.pmrec", "metadata.json", "batch_utilization.csv"] {
+        let (theirs, ours) = (Path::new(kept).join(file), session.join(file));
+        assert!(std::fs::read(theirs).unwrap() == std::fs::read(ours).unwrap());
+    }
+    let explained = Command::new(binary())
+        .arg("explain")
+        .arg(&session)
+        .output()
+        .expect("profilemate runs");
+    let words = String::from_utf8_lossy(&explained.stderr).into_owned();
+    assert!(explained.status.success(), "{words}");
+    assert!(!explained.stdout.is_empty(), "{words}");
+
+    // An archive needs the token, even on loopback; and so does a trace.
+    let id = sessions["traces"][0]["id"].clone();
+    let (status, _) = agent.ask(&format!("GET /sessions/{id}.tar HTTP/1.1"), "");
+    assert_eq!(status, 401);
+    let wrong = folder.path().join("wrong");
+    std::fs::write(&wrong, "fedcba9876543210").unwrap();
+    std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let empty = folder.path().join("empty");
+    let (code, report) = fleet_trace(&url, &wrong, &empty, &[]);
+    assert_eq!(code, 1, "{report:#}");
+    assert!(
+        report.to_string().contains("a token is needed"),
+        "{report:#}"
+    );
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
+    agent.guard.signal(libc::SIGTERM);
+    assert_eq!(agent.guard.wait(LIMIT), 0, "{}", agent.log());
+}

@@ -108,3 +108,60 @@ fn folder(shared: &Shared, name: &str) -> Result<Folder, (StatusCode, String, &'
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::config::Config;
+
+    fn refused(shared: &Shared, name: &str) -> (u16, String) {
+        let (status, error, _hint) = folder(shared, name).unwrap_err();
+        (status.as_u16(), error)
+    }
+
+    #[test]
+    fn only_the_folder_of_a_trace_that_has_ended_is_sent() {
+        let place = tempfile::tempdir().unwrap();
+        let shared = Shared::new(Config::default(), None);
+        let id = shared.new_trace("s");
+        let name = format!("{id}.tar");
+        for stranger in [
+            "",
+            "1",
+            "x.tar",
+            "../1.tar",
+            "-1.tar",
+            "1.tar.tar",
+            "/etc.tar",
+        ] {
+            assert_eq!(refused(&shared, stranger).0, 404, "{stranger}");
+        }
+        assert_eq!(refused(&shared, "77.tar").0, 404);
+        assert_eq!(refused(&shared, &name).0, 409);
+        shared.tell_trace(id, Progress::Running);
+        assert_eq!(refused(&shared, &name).0, 409);
+        let reason = "no such process".to_owned();
+        shared.tell_trace(id, Progress::Failed { reason });
+        assert_eq!(
+            refused(&shared, &name),
+            (404, format!("trace {id} has no session: no such process"))
+        );
+        let session = place.path().join("session_a");
+        let done = Progress::Done {
+            reason: "duration reached".to_owned(),
+            folder: session.clone(),
+            events: 1,
+            lost: 0,
+        };
+        shared.tell_trace(id, done);
+        assert_eq!(refused(&shared, &name).0, 404);
+        let elsewhere = place.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join("metadata.json"), "{}").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &session).unwrap();
+        assert_eq!(refused(&shared, &name).0, 404);
+        std::fs::remove_file(&session).unwrap();
+        std::fs::rename(&elsewhere, &session).unwrap();
+        folder(&shared, &name).unwrap();
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::CONNECTION;
+use reqwest::header::{CONNECTION, CONTENT_TYPE};
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 
@@ -146,6 +146,7 @@ impl Agent {
         let url = self.at("/trace");
         let body = serde_json::to_vec(asked).map_err(Error::Stranger)?;
         let request = self.client.post(url.clone()).body(body);
+        let request = request.header(CONTENT_TYPE, "application/json");
         let response = self.ask(&url, request).await?;
         if response.status() != StatusCode::ACCEPTED {
             return Err(Error::Refused {
