@@ -17,6 +17,7 @@ pub mod explain;
 pub mod export;
 pub mod fleet;
 pub mod helper;
+pub mod markup;
 pub mod metrics;
 pub mod parcel;
 pub mod plan;

@@ -232,3 +232,19 @@ pub fn assert_steps_are_a_run_of(session: &Session, truth: &[Value]) -> usize {
     }
     compared
 }
+
+/// A session of the demo target of so many `seconds`, in `folder`.
+pub fn session(folder: &Path, seconds: u32) -> Session {
+    let done = Command::new(crate::binary())
+        .args(["--quiet", "demo", "--duration", &format!("{seconds}s")])
+        .arg("--output")
+        .arg(folder)
+        .output()
+        .expect("profilemate runs");
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Session::only(folder)
+}

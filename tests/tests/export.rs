@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use profilemate_tests::{Session, binary, root};
+use profilemate_tests::{Session, binary, demo, root};
 use serde_json::Value;
 
 /// The Python of `tests/export/setup`; `None` (with a printed line) if it is not there, and a failure where
@@ -72,17 +72,7 @@ fn others_read_what_is_exported() {
     };
     let folder = tempfile::tempdir().unwrap();
     let sessions = folder.path().join("sessions");
-    let done = Command::new(binary())
-        .args(["--quiet", "demo", "--duration", "4s", "--output"])
-        .arg(&sessions)
-        .output()
-        .expect("profilemate runs");
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    let session = Session::only(&sessions);
+    let session = demo::session(&sessions, 4);
     let requests = requests(&session);
     in_perfetto(&python, &session, requests, &folder.path().join("trace"));
     in_duckdb(&python, &session, &folder.path().join("tables"));

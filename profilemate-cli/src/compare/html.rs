@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::text::{between, counts, figure, named, relative};
 use super::{Comparison, Difference};
+use crate::markup::text;
 
 /// Width of an interval's picture, in its own units; the middle is no difference.
 const WIDTH: f64 = 200.0;
@@ -23,22 +24,6 @@ svg{width:12.5rem;height:1rem;vertical-align:middle}
 .more td.v,.less td.v{font-weight:600}.noise,.too-few{opacity:.65}
 .scroll{overflow-x:auto}@media print{.scroll{overflow:visible}}";
 
-/// Text that may stand in an element or an attribute.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            letter => out.push(letter),
-        }
-    }
-    out
-}
-
 /// The page.
 pub fn page(comparison: &Comparison) -> String {
     let mut out = String::new();
@@ -55,8 +40,8 @@ fn write_page(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
          <title>ProfileMate: two sessions compared</title>\n<style>{STYLE}</style></head>\n<body>\n\
          <h1>Two sessions compared</h1>\n<p>A: {}<br>B: {}</p>\n<p>{}. All intervals hold together with {} %; a bar \
          that crosses the middle line is noise.</p>",
-        escape(&named(&comparison.a)),
-        escape(&named(&comparison.b)),
+        text(&named(&comparison.a)),
+        text(&named(&comparison.b)),
         counts(comparison),
         comparison.confidence_pct
     )?;
@@ -82,7 +67,7 @@ fn write_page(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
         writeln!(out, "</tbody></table></div>")?;
     }
     for note in &comparison.notes {
-        writeln!(out, "<p>Note: {}</p>", escape(note))?;
+        writeln!(out, "<p>Note: {}</p>", text(note))?;
     }
     writeln!(out, "</body></html>")
 }
@@ -93,7 +78,7 @@ fn head(out: &mut String, table: &str, widest: f64) -> std::fmt::Result {
         "<h2>{}</h2>\n<div class=\"scroll\"><table><thead><tr><th>column</th><th>unit</th><th>A</th><th>B</th>\
          <th>p50 A</th><th>p50 B</th><th>change</th><th>&minus;{widest:.0} % to +{widest:.0} %</th>\
          <th>interval</th><th>verdict</th></tr></thead><tbody>",
-        escape(table)
+        text(table)
     )
 }
 
@@ -109,8 +94,8 @@ fn row(out: &mut String, one: &Difference, widest: f64) -> std::fmt::Result {
         "<tr class=\"{}\"><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
          <td>{}</td><td class=\"v\">{}</td></tr>",
         one.verdict.words().replace(' ', "-"),
-        escape(&name),
-        escape(one.unit),
+        text(&name),
+        text(one.unit),
         figure(one.a.mean),
         figure(one.b.mean),
         optional(one.a.p50),
@@ -138,7 +123,7 @@ fn picture(one: &Difference, widest: f64) -> String {
         "<svg viewBox=\"0 0 {WIDTH} 16\" role=\"img\" aria-label=\"{}\"><path d=\"M{middle} 0V16\" stroke=\"#888\"/>\
          <rect x=\"{left:.1}\" y=\"5\" width=\"{:.1}\" height=\"6\" fill=\"#4a7bd0\"/>\
          <circle cx=\"{:.1}\" cy=\"8\" r=\"4\" fill=\"#1d4fa8\"/></svg>",
-        escape(&between(one)),
+        text(&between(one)),
         (right - left).max(1.0),
         place(pct)
     )
@@ -151,7 +136,7 @@ mod tests {
     #[test]
     fn text_of_the_session_cannot_become_markup() {
         assert_eq!(
-            escape("<a b='c' d=\"&\">"),
+            text("<a b='c' d=\"&\">"),
             "&lt;a b=&#39;c&#39; d=&quot;&amp;&quot;&gt;"
         );
     }

@@ -2,25 +2,11 @@
 
 use std::fmt::Write as _;
 
+use crate::markup::is_control;
+pub(super) use crate::markup::text as html;
+
 /// Letters of a label that are shown, at most.
 const LABEL: usize = 80;
-
-/// Text that may stand in an element or an attribute.
-pub(super) fn html(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            letter if control(letter) => out.push('\u{fffd}'),
-            letter => out.push(letter),
-        }
-    }
-    out
-}
 
 /// Text as [`html`] makes it, with `code` between backticks.
 pub(super) fn words(text: &str) -> String {
@@ -67,7 +53,7 @@ pub(super) fn label(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
-            letter if control(letter) => out.push('\u{fffd}'),
+            letter if is_control(letter) => out.push('\u{fffd}'),
             letter => out.push(letter),
         }
     }
@@ -75,12 +61,6 @@ pub(super) fn label(text: &str) -> String {
         out.push('…');
     }
     out
-}
-
-/// Letters that are not shown, or that turn round what stands beside them.
-fn control(letter: char) -> bool {
-    letter.is_control() && !matches!(letter, '\n' | '\t')
-        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A number with three digits that say something, and its thousands apart.

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
 use folder::{ENGINES, HOSTILE, REQUESTS, STEPS};
-use profilemate_tests::{Session, binary, root};
+use profilemate_tests::{Session, binary, demo, root};
 use serde_json::Value;
 
 /// The Python of `tests/report/setup`; `None` (with a printed line) if it is not there, and a failure where
@@ -225,17 +225,7 @@ fn a_traced_demo_is_drawn_row_by_row() {
     };
     let folder = tempfile::tempdir().unwrap();
     let sessions = folder.path().join("sessions");
-    let done = Command::new(binary())
-        .args(["--quiet", "demo", "--duration", "3s", "--output"])
-        .arg(&sessions)
-        .output()
-        .expect("profilemate runs");
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    let session = Session::only(&sessions);
+    let session = demo::session(&sessions, 3);
     let done = report(&[&session.folder], &[]);
     assert!(
         done.status.success(),
