@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use profilemate::agent::config::Config;
 use profilemate::agent::http::{Acceptor, Server};
-use profilemate::agent::secret::Token;
 use profilemate::agent::shared::Shared;
 use profilemate::metrics::declare::Id;
+use profilemate::secret::Token;
 use prost::Message;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";

@@ -84,7 +84,7 @@ pub enum Command {
     Report(super::report::Report),
     /// Many servers at once, by what their agents told Prometheus or what speaks its API.
     #[command(after_help = examples::FLEET)]
-    Fleet(super::fleet::Options),
+    Fleet(Box<super::fleet::Options>),
     /// The Python helper: for CPython 3.11, and where no process may be traced from outside.
     #[command(after_help = examples::HELPER)]
     Helper(super::helper::Helper),

@@ -40,17 +40,16 @@ pub fn report(report: &Report) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.servers.iter().map(line));
-    let mut text = table(&rows);
     let (gathered, all) = (report.gathered(), report.servers.len());
-    text.push_str(&format!("\n{gathered} of {all} sessions gathered"));
-    if gathered > 0 {
-        text.push_str(&format!(" in {}", report.folder.display()));
-    }
+    let mut lines = vec![if gathered > 0 {
+        let folder = report.folder.display();
+        format!("{gathered} of {all} sessions gathered in {folder}")
+    } else {
+        format!("none of {all} sessions gathered")
+    }];
     if report.interrupted {
-        text.push_str("; interrupted: what was gathered before stays");
+        lines.push("interrupted: what was gathered before stays".to_owned());
     }
-    for note in &report.notes {
-        text.push_str(&format!("\nnote: {note}"));
-    }
-    text
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
+    format!("{}\n{}", table(&rows), lines.join("\n"))
 }
