@@ -14,6 +14,7 @@ use std::time::Duration;
 use profilemate::agent::config::Config;
 use profilemate::agent::http::{Acceptor, Server};
 use profilemate::agent::shared::Shared;
+use profilemate::agent::trace::Progress;
 use profilemate::metrics::declare::Id;
 use profilemate::secret::Token;
 use prost::Message;
@@ -186,6 +187,54 @@ fn a_trace_needs_leave_token_and_a_server() {
     let much = format!("{{\"duration\": \"{}\"}}", "1".repeat(100_000));
     assert_eq!(status(&open, "/trace", Some(TOKEN), Some(&much)).0, 413);
     assert!(open.shared.traces().is_empty());
+}
+
+#[test]
+fn the_session_of_a_trace_is_sent_to_who_has_the_token() {
+    let local: SocketAddr = "127.0.0.1:9464".parse().unwrap();
+    let served = serve(Config::default(), local, None);
+    let folder = tempfile::tempdir().unwrap();
+    let table = "a,b\n1,2\n".repeat(40_000);
+    for (name, text) in [
+        ("metadata.json", "{}"),
+        ("batch_utilization.csv", &table),
+        ("notes.txt", "of nobody"),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let id = served.shared.new_trace("s");
+    let path = format!("/sessions/{id}.tar");
+    assert_eq!(status(&served, &path, None, None).0, 401);
+    assert_eq!(status(&served, &path, Some(TOKEN), None).0, 409);
+    let done = Progress::Done {
+        reason: "duration reached".to_owned(),
+        folder: folder.path().to_owned(),
+        events: 1,
+        lost: 0,
+    };
+    served.shared.tell_trace(id, done);
+    assert_eq!(status(&served, &path, Some("wrong"), None).0, 401);
+    for other in ["/sessions/9.tar", "/sessions/..%2f1.tar", "/sessions/x"] {
+        assert_eq!(status(&served, other, Some(TOKEN), None).0, 404, "{other}");
+    }
+    let room = served.shared.downloads.available_permits();
+    let (code, archive) = status(&served, &path, Some(TOKEN), None);
+    assert_eq!(code, 200);
+    assert!(!archive.contains("of nobody"));
+    let to = folder.path().join("to");
+    let bytes = profilemate::parcel::unpack::unpack(archive.as_bytes(), &to, 1 << 20).unwrap();
+    assert_eq!(bytes, table.len() as u64 + 2);
+    let copy = std::fs::read_to_string(to.join("batch_utilization.csv")).unwrap();
+    assert!(copy == table);
+    // While others are sent, the next one has to wait. The one before gives its room back when its last byte has gone.
+    let began = std::time::Instant::now();
+    while served.shared.downloads.available_permits() < room {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let room = u32::try_from(room).unwrap();
+    let _taken = served.shared.downloads.try_acquire_many(room).unwrap();
+    assert_eq!(status(&served, &path, Some(TOKEN), None).0, 503);
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::{Guard, wait_for};
 
 /// The folder of `tests/fleet/setup`; without it the test is skipped with a printed line, or fails where
@@ -144,4 +146,55 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     Ok((status.unwrap_or(0), body.to_owned()))
+}
+
+/// Answers every query as an engine that knows these servers, as (server, instance), until the process ends.
+pub fn stand_in_that_knows(servers: &[(&str, &str)]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let now = 1_790_000_000;
+    let series: Vec<serde_json::Value> = servers
+        .iter()
+        .map(|(server, instance)| {
+            let metric = json!({
+                "job": "profilemate", "instance": instance, "server": server, "model": "demo"
+            });
+            json!({"metric": metric, "value": [now, now.to_string()]})
+        })
+        .collect();
+    let vector = |series: &[serde_json::Value]| {
+        let data = json!({"resultType": "vector", "result": series});
+        json!({"status": "success", "data": data}).to_string()
+    };
+    let (known, nothing) = (vector(&series), vector(&[]));
+    let time = format!(
+        "{{\"status\":\"success\",\"data\":{{\"resultType\":\"scalar\",\"result\":[{now},\"{now}\"]}}}}"
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut text = String::new();
+            let mut buffer = [0; 4096];
+            // The form is the last of a request, and its last field is the time; `time()` itself has none.
+            while !text.contains("query=") {
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => text.push_str(&String::from_utf8_lossy(&buffer[..count])),
+                }
+            }
+            let body = if text.contains("query=timestamp%28profilemate_server_info") {
+                &known
+            } else if text.contains("query=time%28%29") {
+                &time
+            } else {
+                &nothing
+            };
+            let length = body.len();
+            let reply = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            let _gone = stream.write_all(reply.as_bytes());
+        }
+    });
+    url
 }

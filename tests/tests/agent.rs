@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use profilemate_tests::engine::stand_in_that_knows;
 use profilemate_tests::{Guard, Session, binary, demo, root, wait_for};
 use serde_json::Value;
 
@@ -473,57 +474,6 @@ fn configurations_that_are_not_safe_are_refused() {
     }
 }
 
-/// Answers every query as an engine that knows these servers, as (server, instance), until the process ends.
-fn engine_that_knows(servers: &[(&str, &str)]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let now = 1_790_000_000;
-    let series: Vec<Value> = servers
-        .iter()
-        .map(|(server, instance)| {
-            let metric = serde_json::json!({
-                "job": "profilemate", "instance": instance, "server": server, "model": "demo"
-            });
-            serde_json::json!({"metric": metric, "value": [now, now.to_string()]})
-        })
-        .collect();
-    let vector = |series: &[Value]| {
-        let data = serde_json::json!({"resultType": "vector", "result": series});
-        serde_json::json!({"status": "success", "data": data}).to_string()
-    };
-    let (known, nothing) = (vector(&series), vector(&[]));
-    let time = format!(
-        "{{\"status\":\"success\",\"data\":{{\"resultType\":\"scalar\",\"result\":[{now},\"{now}\"]}}}}"
-    );
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let mut text = String::new();
-            let mut buffer = [0; 4096];
-            // The form is the last of a request, and its last field is the time; `time()` itself has none.
-            while !text.contains("query=") {
-                match stream.read(&mut buffer) {
-                    Ok(0) | Err(_) => break,
-                    Ok(count) => text.push_str(&String::from_utf8_lossy(&buffer[..count])),
-                }
-            }
-            let body = if text.contains("query=timestamp%28profilemate_server_info") {
-                &known
-            } else if text.contains("query=time%28%29") {
-                &time
-            } else {
-                &nothing
-            };
-            let length = body.len();
-            let reply = format!(
-                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-            );
-            let _gone = stream.write_all(reply.as_bytes());
-        }
-    });
-    url
-}
-
 /// Exit code and JSON of `fleet trace` of all servers.
 fn fleet_trace(url: &str, token: &Path, output: &Path, more: &[&str]) -> (i32, Value) {
     let done = Command::new(binary())
@@ -565,7 +515,7 @@ fn a_fleet_s_traces_are_gathered_and_who_is_missing_is_named() {
     let (here, nobody) = (address.to_string(), free().to_string());
     let name = format!("pid-{one}");
     let servers = [(&*name, &*here), ("gone", &*here), ("vllm/8000", &*nobody)];
-    let url = engine_that_knows(&servers);
+    let url = stand_in_that_knows(&servers);
     let (token, output) = (folder.path().join("token"), folder.path().join("gathered"));
     let more = ["--strict", "--only", "batch_utilization"];
     let (code, report) = fleet_trace(&url, &token, &output, &more);
