@@ -16,6 +16,8 @@ use crate::report;
 use crate::stats::{Summary, interval};
 use crate::target::{self, SCRIPTS, Target};
 
+/// Processes that are traced: the front end, the engine and its worker.
+const PROCESSES: usize = 3;
 /// A model: layers, requests of a round, the loss to stay below in percent, and what it stands for.
 struct Case {
     layers: u32,
@@ -186,7 +188,7 @@ fn tell(case: &Case, ratios: &[f64], untraced: &[Round], traced: &[Traced]) {
 /// redirected call and the waiting tracer cost is in both.
 fn switched(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
     let mut tracer = Tracer::start(&[server.pid()], &[])?;
-    tracer.attached(2)?;
+    tracer.attached(PROCESSES)?;
     let mut slots: Vec<(MarkerPage, Vec<(u8, Mode)>)> = Vec::new();
     for process in tree_now(&BTreeSet::from([server.pid()]))? {
         for page in MarkerPage::find_all(process.pid)? {
@@ -197,7 +199,7 @@ fn switched(server: &mut Target, case: &Case, pairs: usize) -> Result<()> {
             slots.push((page, modes));
         }
     }
-    ensure!(slots.len() == 2, "{} pages", slots.len());
+    ensure!(slots.len() == PROCESSES, "{} pages", slots.len());
     let mut random = fastrand::Rng::new();
     let mut losses = Vec::new();
     for _ in 0..pairs {
@@ -239,8 +241,7 @@ fn without(server: &mut Target, case: &Case, pause: Duration) -> Result<Round> {
 fn with_tracer(server: &mut Target, case: &Case) -> Result<Traced> {
     let begin = Instant::now();
     let mut tracer = Tracer::start(&[server.pid()], &[])?;
-    // The engine and its worker; the main process is the front end.
-    tracer.attached(2)?;
+    tracer.attached(PROCESSES)?;
     let attach_ms = begin.elapsed().as_secs_f64() * 1e3;
     std::thread::sleep(Duration::from_millis(100));
     let pause = begin.elapsed();
