@@ -99,13 +99,16 @@ class ServerTest(unittest.TestCase):
         for work in works:
             tokens = answers[work.request_id]["tokens"]
             self.assertEqual(len(tokens), work.abort_after or work.max_tokens)
-            self.assertEqual(tokens, model.complete(work.prompt, len(tokens), VOCABULARY))
+            self.assertEqual(tokens, model.complete(work.prompt, len(tokens), VOCABULARY, work.picture))
 
         kinds = collections.Counter(event["e"] for event in events)
         steps = [event for event in events if event["e"] == "schedule"]
         self.assertGreater(kinds["schedule"], 300)
         self.assertGreater(kinds["preempt"], 3)
         self.assertGreater(kinds["evict"], 10)
+        self.assertGreater(kinds["encode"], 5)
+        passes = sum(event["e"] == "execute_model" and event["tokens"] > 0 for event in events)
+        self.assertEqual(kinds["route"], model.LAYERS * passes)
         self.assertEqual(kinds["finish"], 120)
         self.assertEqual(kinds["execute_model"], kinds["schedule"])
         self.assertEqual(sum(len(step["preempted"]) for step in steps), kinds["preempt"])

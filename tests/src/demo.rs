@@ -233,6 +233,61 @@ pub fn assert_steps_are_a_run_of(session: &Session, truth: &[Value]) -> usize {
     compared
 }
 
+/// Choices of experts equal the last ones of the truth, so many calls of each layer as the session saw.
+pub fn assert_experts_are_a_run_of(session: &Session, truth: &[Value]) {
+    let layer = |event: &Value| {
+        let name = event["layer"].as_str().expect("a layer");
+        name.split('.').find_map(|part| part.parse::<u64>().ok())
+    };
+    let mut seen: BTreeMap<u64, BTreeMap<u64, u64>> = BTreeMap::new();
+    let mut calls: BTreeMap<u64, usize> = BTreeMap::new();
+    for row in session.rows("moe_expert_selection") {
+        let number = |column: &str| row[column].parse::<u64>().expect("a number");
+        assert_eq!(row["seen_pct"], "100.0000", "{row:?}");
+        calls.insert(number("layer_idx"), number("sampled_calls") as usize);
+        let layer = seen.entry(number("layer_idx")).or_default();
+        layer.insert(number("expert_id"), number("activation_count"));
+    }
+    assert_eq!(seen.len(), 2, "two layers");
+    for (index, seen) in seen {
+        let routed: Vec<&Value> = truth
+            .iter()
+            .filter(|event| event["e"] == "route" && layer(event) == Some(index))
+            .collect();
+        let first = routed.len() - calls[&index];
+        let mut chosen: BTreeMap<u64, u64> = (0..8).map(|expert| (expert, 0)).collect();
+        for event in &routed[first..] {
+            let tokens = event["ids"].as_array().expect("tokens");
+            for id in tokens.iter().filter_map(Value::as_array).flatten() {
+                *chosen.entry(id.as_u64().expect("an expert")).or_default() += 1;
+            }
+        }
+        assert_eq!(seen, chosen, "layer {index}, {} calls", calls[&index]);
+    }
+}
+
+/// Encoder calls equal the last ones of the truth, item by item.
+pub fn assert_encoder_calls_are_a_run_of(session: &Session, truth: &[Value]) {
+    let rows = session.rows("encoder_decoder_timing");
+    let of = |component: &str| {
+        let rows = rows.iter().filter(|row| row["component"] == component);
+        rows.map(|row| row["num_items"].clone()).collect::<Vec<_>>()
+    };
+    let seen = of("encoder");
+    let encoded: Vec<String> = truth
+        .iter()
+        .filter(|event| event["e"] == "encode")
+        .map(|event| event["items"].to_string())
+        .collect();
+    assert!(
+        !seen.is_empty() && encoded.ends_with(&seen),
+        "{seen:?} {encoded:?}"
+    );
+    for component in ["decoder", "encoder_cache_hit", "encoder_cache_eviction"] {
+        assert!(!of(component).is_empty(), "{component}");
+    }
+}
+
 /// A session of the demo target of so many `seconds`, in `folder`.
 pub fn session(folder: &Path, seconds: u32) -> Session {
     let done = Command::new(crate::binary())

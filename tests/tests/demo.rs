@@ -7,7 +7,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use profilemate_tests::demo::{self, Demo, assert_steps_are_a_run_of};
+use profilemate_tests::demo::{
+    self, Demo, assert_encoder_calls_are_a_run_of, assert_experts_are_a_run_of,
+    assert_steps_are_a_run_of,
+};
 use profilemate_tests::{
     Guard, Session, assert_ledger_exact, assert_marks_exact, binary, count_from, root, wait_for,
 };
@@ -40,6 +43,8 @@ fn every_python_that_can_be_probed_gives_the_true_steps() {
         let session = Session::only(&output);
         let steps = assert_steps_are_a_run_of(&session, &truth);
         assert!(steps > 100, "{}: {steps} steps", python.display());
+        assert_experts_are_a_run_of(&session, &truth);
+        assert_encoder_calls_are_a_run_of(&session, &truth);
         let preempted = session
             .rows("preemption_events")
             .iter()

@@ -32,6 +32,7 @@ pub const HELPER: &[File] = files! { "profilemate_helper":
     "profilemate_helper/page.py",
     "profilemate_helper/plan.py",
     "profilemate_helper/resident.py",
+    "profilemate_helper/routing.py",
     "sitecustomize.py",
 };
 
@@ -63,10 +64,13 @@ pub const DEMO: &[File] = files! { "demo":
     "vllm/model_executor/layers/fused_moe/router/cpu_router.py",
     "vllm/model_executor/layers/fused_moe/runner/__init__.py",
     "vllm/model_executor/layers/fused_moe/runner/moe_runner.py",
+    "vllm/multimodal/__init__.py",
+    "vllm/multimodal/inputs.py",
     "vllm/sampling_params.py",
     "vllm/v1/__init__.py",
     "vllm/v1/core/__init__.py",
     "vllm/v1/core/block_pool.py",
+    "vllm/v1/core/encoder_cache_manager.py",
     "vllm/v1/core/kv_cache_manager.py",
     "vllm/v1/core/kv_cache_utils.py",
     "vllm/v1/core/sched/__init__.py",

@@ -32,7 +32,7 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     if options.seconds is None:
         options.seconds = 8.0 if options.requests is None else 120.0
-    # The longest request (80 + 90 + 120 tokens) must fit, or it would wait for ever.
+    # The longest request (80 + 24 + 90 + 120 tokens) must fit, or it would wait for ever.
     if options.blocks < 24:
         parser.error("--blocks must be at least 24")
     if options.max_num_seqs < 1 or options.max_tokens_per_step < 1 or not 0 < options.seconds <= 86400:

@@ -1,6 +1,9 @@
-"""The toy model: a 64-bit state that each token advances, layers of experts, and a token for what they make of it."""
+"""The toy model: a 64-bit state that each token advances, layers of experts, and a token for what they make of it. What
+its encoder makes of a picture stands in the place of tokens."""
 
 from __future__ import annotations
+
+import zlib
 
 # State before the first token.
 START = 0x9E3779B97F4A7C15
@@ -33,15 +36,27 @@ def layer(index: int, state: int, chosen: tuple[int, ...] | list[int]) -> int:
     return state
 
 
+def encode(picture: str, length: int) -> list[int]:
+    """What the encoder makes of a picture, for so many positions."""
+    seen = [zlib.crc32(picture.encode()) + (1 << 40)]
+    for _ in range(length - 1):
+        seen.append(advance(seen[-1], 1))
+    return seen
+
+
 def token(state: int, vocabulary: int) -> int:
     """The token that follows."""
     return (state >> 7) % vocabulary
 
 
-def complete(prompt: list[int], count: int, vocabulary: int) -> list[int]:
-    """What the model says after `prompt`, computed directly: what the engine must give, however it is batched."""
-    state = START
-    for known in prompt:
+def complete(prompt: list[int], count: int, vocabulary: int, picture: tuple[str, int, int] | None = None) -> list[int]:
+    """What the model says after `prompt`, computed directly: what the engine must give, however it is batched. A
+    picture has a name, a place and a length."""
+    state, inputs = START, list(prompt)
+    if picture is not None:
+        name, at, length = picture
+        inputs[at : at + length] = encode(name, length)
+    for known in inputs:
         state = advance(state, known)
     said = []
     for _ in range(count):

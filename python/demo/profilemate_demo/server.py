@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from profilemate_demo import process, truth, workload
 from vllm.config import VllmConfig
+from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest, EngineCoreRequestType
 from vllm.v1.engine.core import EngineCoreProc
@@ -114,9 +115,12 @@ class Server:
     def _send(self, work: workload.Work) -> None:
         self.answers[work.request_id] = Answer(work)
         self.open.add(work.request_id)
-        request = EngineCoreRequest(
-            work.request_id, work.prompt, SamplingParams(max_tokens=work.max_tokens), arrival_time=time.time()
-        )
+        features = []
+        if work.picture is not None:
+            name, at, length = work.picture
+            features.append(MultiModalFeatureSpec(name, PlaceholderRange(at, length)))
+        sampling = SamplingParams(max_tokens=work.max_tokens)
+        request = EngineCoreRequest(work.request_id, work.prompt, sampling, time.time(), mm_features=features)
         self.connection.send((EngineCoreRequestType.ADD, request))
 
     def _receive(self, wait: float) -> None:

@@ -76,6 +76,10 @@ def route(layer: str, ids: list[list[int]]) -> None:
     _write(e="route", layer=layer, ids=ids)
 
 
+def encode(items: int, requests: int) -> None:
+    _write(e="encode", items=items, requests=requests)
+
+
 def finish(request) -> None:
     _write(e="finish", req=request.request_id, status=request.status.name, tokens=request.num_output_tokens)
 

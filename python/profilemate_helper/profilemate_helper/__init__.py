@@ -61,3 +61,5 @@ def _begin(name, forced):
         return
     if found.wants_this_python():
         hook.install(hook.Methods(found, forced))
+    if found.resident:
+        hook.install(hook.Arrival(forced))

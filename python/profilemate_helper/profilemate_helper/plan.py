@@ -12,6 +12,9 @@ A JSON object:
     methods              list of {"module": ..., "qualname": ...}
     pythons              optional list of versions ("3.11"); in others the helper does nothing
     report               optional file to which one JSON line is appended for each method, bound or not
+    resident             optional: true where the helper shall wait for more from the tracer
+    sample               optional {"every": N, "routers": [...]}: count every Nth call of routers (see `routing`), each
+                         {"module": ..., "qualname": ..., "ids": "mapped" or "result"}
 """
 
 import binascii
@@ -33,6 +36,8 @@ class Plan:
         self.arch = plan["arch"]
         self.pythons = plan.get("pythons")
         self.report_path = plan.get("report")
+        self.resident = bool(plan.get("resident"))
+        self.sample = plan.get("sample")
         self.lines = []
         for name in NUMBERS:
             value = plan[name]

@@ -9,11 +9,15 @@ How a tracer finds it: the process has a memfd named `profilemate-helper`, in wh
     state      waiting | bound | failed
     serial     grows with each plan that was read
     reason     why it failed
+    sampling   why routers are not sampled any longer, if that failed
     methods    one object for each method of the plan: module, qualname, slot, reason
 
 How it speaks: it locks the memfd (flock), so that there is one tracer only, and writes `PMH1`, the length (four bytes,
 little endian) and the plan (see `plan`) to the pipe. The methods are bound for as long as the tracer keeps the lock.
 When it lets go of it, or dies, the functions are put back. A plan that comes while another is bound adds to it.
+
+A plan with `sample` has routers sampled as well (see `routing`), until a message `{"sampling": "end"}` comes, or the
+lock is let go of: then the last sums are published, and the routers are put back.
 
 The thread that waits is one more in the process: CPython 3.12 and newer warn (DeprecationWarning, hidden by default) of
 a fork in a process with several threads. vLLM's processes have several anyway.
@@ -28,6 +32,7 @@ import os
 import select
 import struct
 import sys
+import time
 import _thread
 
 PROTOCOL = 1
@@ -37,6 +42,8 @@ MAGIC = b"PMH1"
 LONGEST = 1 << 20
 # How soon a tracer that has gone is noticed. Only while methods are bound.
 LOOK_MS = 200
+# How often sampled routers are told of.
+TELL_SEC = 1.0
 
 _resident = None
 
@@ -65,8 +72,10 @@ class Resident:
     def __init__(self):
         self.binder = None
         self.listener = None
+        self.sampler = self.routers = None
         self.serial = 0
         self.memfd = self.reader = self.writer = -1
+        self.sample_failure = None
         # Where the tracer's lock is: the process in which it found us, whose copy this one may be.
         self.lock = -1
 
@@ -108,6 +117,9 @@ class Resident:
                     self.receive()
                 elif self.listener is not None and self.is_free():
                     self.release()
+                elif self.sampler is not None and time.monotonic() >= self.due:
+                    self.due = time.monotonic() + TELL_SEC
+                    self.tell_samples()
         except BaseException:
             # The interpreter ends, or is out of memory. Functions stay as they are: that is safe.
             return
@@ -165,6 +177,9 @@ class Resident:
         from . import hook, plan, say
         from .bind import Binder
 
+        if self.listener is not None and json.loads(text).get("sampling") == "end":
+            self.end_sampling()
+            return
         found = plan.Plan(text)
         if self.binder is None:
             self.binder = Binder()
@@ -173,10 +188,44 @@ class Resident:
         self.listener = hook.Methods(found, forced=True, binder=self.binder)
         hook.install(self.listener)
         say("%d methods bound" % len(self.binder.standing))
+        if found.sample is not None:
+            self.sample(found.sample)
+
+    def sample(self, wish):
+        """Has every Nth call of routers counted from now on."""
+        from . import hook, routing
+
+        self.end_sampling()
+        self.due = time.monotonic() + TELL_SEC
+        self.sampler = routing.Sampler(max(1, int(wish["every"])))
+        self.routers = routing.Routers(self.sampler, wish["routers"])
+        hook.install(self.routers)
+
+    def tell_samples(self):
+        """Publishes the sums. What fails here is no reason to let the methods be."""
+        try:
+            self.sampler.tell()
+        except Exception as error:
+            self.sampler.fail(error)
+        if self.sampler.failure != self.sample_failure:
+            self.sample_failure = self.sampler.failure
+            self.tell("bound", lines=self.listener.plan.lines)
+
+    def end_sampling(self):
+        """Tells the last sums, and puts the routers back."""
+        from . import hook
+
+        if self.sampler is None:
+            return
+        hook.remove(self.routers)
+        self.sampler.restore()
+        self.tell_samples()
+        self.sampler = self.routers = None
 
     def release(self):
         from . import hook, say
 
+        self.end_sampling()
         hook.remove(self.listener)
         self.listener = None
         if self.binder is not None:
@@ -195,6 +244,7 @@ class Resident:
                 "state": state,
                 "serial": self.serial,
                 "reason": reason,
+                "sampling": self.sample_failure,
                 "methods": list(lines),
             }
         ).encode()

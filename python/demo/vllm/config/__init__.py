@@ -42,6 +42,7 @@ class ModelConfig:
     # Shape of the pretended forward pass: seconds for a batch, and for each token on top.
     forward_sec: float = 0.001
     forward_sec_per_token: float = 0.000005
+    encode_sec: float = 0.0005
     uses_mrope: bool = False
     is_encoder_decoder: bool = False
     runner_type: str = "generate"
@@ -67,6 +68,9 @@ class SchedulerConfig:
     max_num_active_seqs: int | None = None
     policy: str = "fcfs"
     async_scheduling: bool = False
+    # What the encoder may make in one step, and what of it is kept.
+    max_num_encoder_input_tokens: int = 64
+    encoder_cache_size: int = 96
 
 
 @dataclass

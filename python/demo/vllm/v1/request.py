@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreRequest, FinishReason
 from vllm.v1.utils import ConstantList
@@ -68,6 +69,7 @@ class Request:
         cache_salt: str | None = None,
         priority: int = 0,
         block_hasher: Callable[[Request], list[bytes]] | None = None,
+        mm_features: list[MultiModalFeatureSpec] | None = None,
     ) -> None:
         if sampling_params is None or sampling_params.max_tokens is None:
             raise ValueError("a request needs sampling parameters with max_tokens")
@@ -95,7 +97,7 @@ class Request:
         self._all_token_ids: list[int] = list(prompt_token_ids or ())
         self._set_progress()
         self.cache_salt = cache_salt
-        self.mm_features: list = []
+        self.mm_features = list(mm_features or ())
         self.output_token_ids = ConstantList(self._output_token_ids)
         self.all_token_ids = ConstantList(self._all_token_ids)
         self.trace_headers = None
@@ -137,6 +139,7 @@ class Request:
             cache_salt=request.cache_salt,
             priority=request.priority,
             block_hasher=block_hasher,
+            mm_features=request.mm_features,
         )
 
     def append_output_token_ids(self, token_ids: int | list[int]) -> None:
@@ -162,6 +165,13 @@ class Request:
     @property
     def num_output_tokens(self) -> int:
         return len(self._output_token_ids)
+
+    @property
+    def has_encoder_inputs(self) -> bool:
+        return bool(self.mm_features)
+
+    def get_num_encoder_embeds(self, input_id: int) -> int:
+        return self.mm_features[input_id].mm_position.length
 
     def is_finished(self) -> bool:
         return RequestStatus.is_finished(self.status)

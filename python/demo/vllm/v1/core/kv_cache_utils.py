@@ -21,13 +21,26 @@ def make_block_hash_with_group_id(block_hash: bytes, group_id: int) -> bytes:
     return block_hash + group_id.to_bytes(4, "big")
 
 
-def hash_block_tokens(parent: bytes, tokens: list[int], salt: str | None = None) -> bytes:
-    """Hash of one full block and of all that stands before it."""
+def hash_block_tokens(
+    parent: bytes, tokens: list[int], salt: str | None = None, pictures: Iterable[str] = ()
+) -> bytes:
+    """Hash of one full block, with the pictures in it, and of all that stands before it."""
     state = hashlib.blake2b(parent, digest_size=32)
     state.update(array("I", tokens).tobytes())
-    if salt is not None:
-        state.update(salt.encode())
+    for more in (salt, *pictures):
+        if more is not None:
+            state.update(more.encode() + b"\0")
     return state.digest()
+
+
+def pictures_in(request: Request, begin: int, end: int) -> list[str]:
+    """Pictures of which a part stands between two positions."""
+    found = []
+    for feature in request.mm_features:
+        place = feature.mm_position
+        if place.offset < end and place.offset + place.length > begin:
+            found.append(feature.identifier)
+    return found
 
 
 def get_request_block_hasher(block_size: int) -> Callable[[Request], list[bytes]]:
@@ -39,7 +52,9 @@ def get_request_block_hasher(block_size: int) -> Callable[[Request], list[bytes]
         parent = request.block_hashes[-1] if done else NONE_HASH
         hashes = []
         for end in range((done + 1) * block_size, len(tokens) + 1, block_size):
-            parent = hash_block_tokens(parent, tokens[end - block_size : end], request.cache_salt)
+            begin = end - block_size
+            pictures = pictures_in(request, begin, end)
+            parent = hash_block_tokens(parent, tokens[begin:end], request.cache_salt, pictures)
             hashes.append(parent)
         return hashes
 

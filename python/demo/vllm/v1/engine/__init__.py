@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.sampling_params import SamplingParams
 
 
@@ -62,6 +63,7 @@ class EngineCoreRequest:
     client_index: int = 0
     priority: int = 0
     cache_salt: str | None = None
+    mm_features: list[MultiModalFeatureSpec] = field(default_factory=list)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -14,6 +14,7 @@ class CachedRequestState:
     block_ids: list[int]
     num_computed_tokens: int
     num_prompt_tokens: int
+    mm_features: list = field(default_factory=list)
 
 
 class InputBatch:

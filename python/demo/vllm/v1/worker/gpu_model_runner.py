@@ -55,6 +55,8 @@ class GPUModelRunner:
         self.input_batch = InputBatch(self.max_num_reqs)
         self.execute_model_state: ExecuteModelState | None = None
         self.kv_cache = array("Q")
+        self.supports_mm_inputs = True
+        self.encoder_cache: dict[str, list[int]] = {}
         self.cudagraph_dispatcher = CudagraphDispatcher(vllm_config)
         self.graphs_due: float | None = None
         arch = self.model_config.model_arch_config
@@ -154,10 +156,17 @@ class GPUModelRunner:
         """Follows the scheduler: requests that ended, came, or got more blocks."""
         for req_id in scheduler_output.finished_req_ids:
             self.requests.pop(req_id, None)
+        for identifier in scheduler_output.free_encoder_mm_hashes:
+            self.encoder_cache.pop(identifier, None)
         for new in scheduler_output.scheduled_new_reqs:
             prompt = new.prompt_token_ids
             self.requests[new.req_id] = CachedRequestState(
-                new.req_id, list(prompt), list(new.block_ids[0]), new.num_computed_tokens, len(prompt)
+                new.req_id,
+                list(prompt),
+                list(new.block_ids[0]),
+                new.num_computed_tokens,
+                len(prompt),
+                new.mm_features,
             )
         cached = scheduler_output.scheduled_cached_reqs
         for index, req_id in enumerate(cached.req_ids):
@@ -210,14 +219,40 @@ class GPUModelRunner:
     def _preprocess(
         self, scheduler_output: SchedulerOutput, num_input_tokens: int, intermediate_tensors: Any | None = None
     ) -> tuple[list[int], None, list[int], Any | None, dict[str, Any], None]:
-        """The tokens of the batch, request after request, and their positions."""
+        """The tokens of the batch, request after request, with what the encoder made of pictures in their places, and
+        their positions."""
+        self._execute_mm_encoder(scheduler_output)
         input_ids, positions = [], []
         for req_id, count in scheduler_output.num_scheduled_tokens.items():
             state = self.requests[req_id]
             begin = state.num_computed_tokens
-            input_ids.extend(state.token_ids[begin : begin + count])
+            input_ids.extend(self._gather_mm_embeddings(state, begin, state.token_ids[begin : begin + count]))
             positions.extend(range(begin, begin + count))
         return input_ids, None, positions, intermediate_tensors, {}, None
+
+    def _execute_mm_encoder(self, scheduler_output: SchedulerOutput) -> list[list[int]]:
+        """Encodes the step's pictures, and keeps what comes of it."""
+        outputs = []
+        for req_id, inputs in scheduler_output.scheduled_encoder_inputs.items():
+            for input_id in inputs:
+                feature = self.requests[req_id].mm_features[input_id]
+                seen = model.encode(feature.identifier, feature.mm_position.length)
+                time.sleep(self.model_config.encode_sec)
+                self.encoder_cache[feature.identifier] = seen
+                outputs.append(seen)
+        if truth.enabled and outputs:
+            truth.encode(len(outputs), len(scheduler_output.scheduled_encoder_inputs))
+        return outputs
+
+    def _gather_mm_embeddings(self, state: CachedRequestState, begin: int, tokens: list[int]) -> list[int]:
+        """The tokens from position `begin` on, with pictures in the place of those that stand for them."""
+        for feature in state.mm_features:
+            offset, length = feature.mm_position.offset, feature.mm_position.length
+            first, last = max(begin, offset), min(begin + len(tokens), offset + length)
+            if first < last:
+                seen = self.encoder_cache[feature.identifier]
+                tokens[first - begin : last - begin] = seen[first - offset : last - offset]
+        return tokens
 
     def _model_forward(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 from profilemate_demo import truth
 from vllm.config import VllmConfig
+from vllm.v1.core.encoder_cache_manager import EncoderCacheManager
 from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheConfig, KVCacheManager
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.core.sched.request_queue import SchedulingPolicy, create_request_queue
@@ -31,6 +32,8 @@ class _Step:
     new: list[Request] = field(default_factory=list)
     resumed: list[Request] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
+    encoder_budget: int = 0
+    encoder_inputs: dict[str, list[int]] = field(default_factory=dict)
 
     def take(self, request: Request, tokens: int, blocks: KVCacheBlocks) -> None:
         self.tokens[request.request_id] = tokens
@@ -89,7 +92,8 @@ class Scheduler:
         self.finished_req_ids: set[str] = set()
         self.reset_preempted_req_ids: set[str] = set()
         self.num_waiting_for_streaming_input = 0
-        self.max_num_encoder_input_tokens = 0
+        self.max_num_encoder_input_tokens = limits.max_num_encoder_input_tokens
+        self.encoder_cache_manager = EncoderCacheManager(cache_size=limits.encoder_cache_size)
         self.num_spec_tokens = 0
         self.num_lookahead_tokens = 0
         self.hash_block_size = block_size
@@ -106,6 +110,7 @@ class Scheduler:
         """Puts the next step together."""
         began = time.perf_counter_ns()
         step = _Step(budget=self.max_num_scheduled_tokens, timestamp=time.monotonic())
+        step.encoder_budget = self.max_num_encoder_input_tokens
         self._schedule_running(step)
         # Requests that were just thrown out are not taken back in the same step.
         if not step.preempted and not throttle_prefills:
@@ -122,6 +127,11 @@ class Scheduler:
         while index < len(self.running) and step.budget > 0:
             request = self.running[index]
             tokens = min(request.num_tokens - request.num_computed_tokens, step.budget)
+            inputs, tokens = self._try_schedule_encoder_inputs(request, request.num_computed_tokens, tokens, step)
+            if tokens == 0:
+                # It waits for room for a picture.
+                index += 1
+                continue
             with record_function_or_nullcontext("schedule: allocate_slots"):
                 blocks = self._allocate_or_preempt(request, tokens, step)
             if blocks is None:
@@ -129,6 +139,7 @@ class Scheduler:
                 break
             step.running.append(request)
             step.take(request, tokens, blocks)
+            self._allocate_encoder_inputs(request, inputs, step)
             index += 1
 
     def _allocate_or_preempt(self, request: Request, tokens: int, step: _Step) -> KVCacheBlocks | None:
@@ -145,8 +156,12 @@ class Scheduler:
             request = self.waiting.peek_request()
             hits, hit_tokens, _ = self.kv_cache_manager.get_computed_blocks(request)
             tokens = min(request.num_tokens - hit_tokens, step.budget)
+            inputs, tokens = self._try_schedule_encoder_inputs(request, hit_tokens, tokens, step)
+            if tokens == 0:
+                break
             blocks = self.kv_cache_manager.allocate_slots(request, tokens, hit_tokens, hits)
             if blocks is None:
+                self.encoder_cache_manager.free(request)
                 break
             self.waiting.pop_request()
             self.running.append(request)
@@ -157,6 +172,35 @@ class Scheduler:
                 request.record_event(EngineCoreEventType.SCHEDULED, step.timestamp)
             # A new request's message names all its blocks, hits included.
             step.take(request, tokens, self.kv_cache_manager.get_blocks(request.request_id))
+            self._allocate_encoder_inputs(request, inputs, step)
+
+    def _try_schedule_encoder_inputs(
+        self, request: Request, num_computed_tokens: int, num_new_tokens: int, step: _Step
+    ) -> tuple[list[int], int]:
+        """Pictures that the next tokens need and that are not encoded, and how many tokens there are before the first
+        one that finds no room."""
+        inputs, embeds = [], 0
+        for input_id, feature in enumerate(request.mm_features):
+            begin, length = feature.mm_position.offset, feature.mm_position.length
+            if begin >= num_computed_tokens + num_new_tokens or begin + length <= num_computed_tokens:
+                continue
+            if input_id in self.encoder_cache_manager.get_cached_input_ids(request):
+                continue
+            if self.encoder_cache_manager.check_and_update_cache(request, input_id):
+                continue
+            fits = embeds + length <= step.encoder_budget
+            if not fits or not self.encoder_cache_manager.can_allocate(request, input_id, embeds):
+                return inputs, max(0, begin - num_computed_tokens)
+            embeds += length
+            inputs.append(input_id)
+        return inputs, num_new_tokens
+
+    def _allocate_encoder_inputs(self, request: Request, inputs: list[int], step: _Step) -> None:
+        for input_id in inputs:
+            self.encoder_cache_manager.allocate(request, input_id)
+            step.encoder_budget -= request.get_num_encoder_embeds(input_id)
+        if inputs:
+            step.encoder_inputs[request.request_id] = inputs
 
     def _make_output(self, step: _Step) -> SchedulerOutput:
         new = [NewRequestData.from_request(r, step.blocks[r.request_id].get_block_ids()) for r in step.new]
@@ -169,9 +213,9 @@ class Scheduler:
             num_scheduled_tokens=step.tokens,
             total_num_scheduled_tokens=sum(step.tokens.values()),
             scheduled_spec_decode_tokens={},
-            scheduled_encoder_inputs={},
+            scheduled_encoder_inputs=step.encoder_inputs,
             finished_req_ids=self.finished_req_ids,
-            free_encoder_mm_hashes=[],
+            free_encoder_mm_hashes=self.encoder_cache_manager.get_freed_mm_hashes(),
             preempted_req_ids=self.reset_preempted_req_ids,
             num_common_prefix_blocks=[0],
         )
@@ -192,6 +236,7 @@ class Scheduler:
     def _preempt_request(self, request: Request, timestamp: float, drop_stale_output: bool = False) -> None:
         """Takes a running request's blocks away and puts it in front of the queue. It starts over."""
         self.kv_cache_manager.free(request)
+        self.encoder_cache_manager.free(request)
         request.status = RequestStatus.PREEMPTED
         request.num_computed_tokens = 0
         request.drop_stale_output = drop_stale_output
@@ -225,6 +270,7 @@ class Scheduler:
             if request is None:
                 continue  # Aborted while the step ran.
             request.num_in_flight_tokens -= tokens
+            self._free_encoder_inputs(request)
             index = model_runner_output.req_id_to_index[req_id]
             new_tokens = model_runner_output.sampled_token_ids[index]
             if not new_tokens:
@@ -244,6 +290,13 @@ class Scheduler:
             for client in outputs.values():
                 client.scheduler_stats = stats
         return outputs
+
+    def _free_encoder_inputs(self, request: Request) -> None:
+        """Lets go of pictures whose tokens are computed."""
+        for input_id in list(self.encoder_cache_manager.get_cached_input_ids(request)):
+            place = request.mm_features[input_id].mm_position
+            if place.offset + place.length <= request.num_computed_tokens:
+                self.encoder_cache_manager.free_encoder_input(request, input_id)
 
     def get_request_counts(self) -> tuple[int, int]:
         """Running and waiting requests."""
@@ -280,6 +333,7 @@ class Scheduler:
     def _free_request(self, request: Request, delay_free_blocks: bool = False) -> tuple[None, None]:
         """Forgets a request that has ended."""
         self.finished_req_ids.add(request.request_id)
+        self.encoder_cache_manager.free(request)
         if truth.enabled:
             truth.finish(request)
         if not delay_free_blocks:
