@@ -71,11 +71,24 @@ pub struct Driver {
 
 /// Starts `tests/vllm/driver.py` with `arguments`, counted by the reference into `folder`.
 pub fn start(python: &Path, folder: &Path, arguments: &[&str]) -> Driver {
+    start_from(Command::new(python), folder, arguments, &[])
+}
+
+/// As [`start`], by a `command` to which the driver and its arguments are added, and with folders on PYTHONPATH.
+pub fn start_from(
+    mut command: Command,
+    folder: &Path,
+    arguments: &[&str],
+    path: &[&Path],
+) -> Driver {
     let reference = folder.join("reference");
     std::fs::create_dir_all(&reference).expect("a folder for the reference");
     let log = folder.join("driver.log");
     let out = std::fs::File::create(&log).expect("driver log");
-    let mut command = Command::new(python);
+    if !path.is_empty() {
+        let path = std::env::join_paths(path).expect("folders without colons");
+        command.env("PYTHONPATH", path);
+    }
     command
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/vllm/driver.py"))
         .args(arguments)

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use experts::assert_experts_equal;
+use experts::{assert_experts_equal, assert_samples_equal};
 use profilemate_tests::vllm::{self, Run};
 use profilemate_tests::{Guard, Row, Session, assert_ledger_exact, binary, count_from, root};
 
@@ -26,7 +26,7 @@ fn traced(version: &str, arguments: &[&str]) -> Option<(Run, Session)> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let driver = vllm::start(&python, folder.path(), arguments);
     let output = folder.path().join("sessions");
-    let mut tracer = tracer(driver.pid(), &output, folder.path());
+    let mut tracer = tracer(driver.pid(), &output, folder.path(), &[]);
     let run = driver.finish();
     assert_eq!(
         tracer.wait(Duration::from_secs(180)),
@@ -39,7 +39,7 @@ fn traced(version: &str, arguments: &[&str]) -> Option<(Run, Session)> {
     Some((run, session))
 }
 
-fn tracer(pid: u32, output: &Path, folder: &Path) -> Guard {
+fn tracer(pid: u32, output: &Path, folder: &Path, more: &[&str]) -> Guard {
     let log = std::fs::File::create(folder.join("tracer.log")).expect("tracer log");
     Guard::start(
         Command::new(binary())
@@ -52,6 +52,7 @@ fn tracer(pid: u32, output: &Path, folder: &Path) -> Guard {
                 "--output",
             ])
             .arg(output)
+            .args(more)
             .stdout(Stdio::null())
             .stderr(log),
     )
@@ -338,6 +339,88 @@ fn a_mixture_of_experts_run_equals_the_reference() {
     }
 }
 
+/// The driver stays a moment after its requests, in which the last sums are told.
+const SAMPLED: [&str; 6] = ["--model-kind", "moe", "--requests", "16", "--hold", "4"];
+
+#[test]
+fn every_choice_that_the_waiting_helper_counts_equals_the_reference() {
+    if !root() || !vllm::is_current("the routers of others are the same") {
+        return;
+    }
+    let Some(python) = vllm::python(&vllm::version()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let site = folder.path().join("site");
+    std::fs::create_dir(&site).unwrap();
+    let installed = Command::new(binary())
+        .args(["helper", "install", "--way", "plugin", "--into"])
+        .arg(&site)
+        .status()
+        .expect("profilemate runs");
+    assert!(installed.success());
+    let driver = vllm::start_from(Command::new(&python), folder.path(), &SAMPLED, &[&site]);
+    let output = folder.path().join("sessions");
+    let more = ["--moe-sample", "1"];
+    let mut tracer = tracer(driver.pid(), &output, folder.path(), &more);
+    let run = driver.finish();
+    let code = tracer.wait(Duration::from_secs(180));
+    assert_eq!(code, 0, "{}", tracer_log(folder.path()));
+    let session = Session::only(&output);
+    assert_samples_equal(&run, &session, 1);
+    assert_eq!(assert_ledger_exact(&session), 0);
+    let coverage = &session.metadata["tables"]["moe_expert_selection"]["coverage"];
+    assert_eq!(coverage["status"], "observed", "{coverage}");
+}
+
+#[test]
+fn every_fourth_choice_of_a_started_command_equals_the_reference() {
+    if !root() || !vllm::is_current("the routers of others are the same") {
+        return;
+    }
+    let Some(python) = vllm::python(&vllm::version()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("sessions");
+    let mut command = Command::new(binary());
+    command
+        .args(["-v", "trace", "--strict", "--moe-sample", "4", "--output"])
+        .arg(&output)
+        .arg("--")
+        .arg(&python);
+    let run = vllm::start_from(command, folder.path(), &SAMPLED, &[]).finish();
+    let session = Session::only(&output);
+    assert_samples_equal(&run, &session, 4);
+    let coverage = &session.metadata["tables"]["moe_expert_selection"]["coverage"];
+    assert_eq!(coverage["status"], "partial", "{coverage}");
+    let reason = coverage["reason"].as_str().unwrap();
+    assert!(reason.contains("--moe-sample"), "{reason}");
+}
+
+#[test]
+fn slots_of_experts_that_were_rearranged_are_counted_on_the_real_router() {
+    if !vllm::is_current("the routers of others are the same") {
+        return;
+    }
+    let Some(python) = vllm::python(&vllm::version()) else {
+        return;
+    };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let done = Command::new(python)
+        .arg(format!("{folder}/tests/vllm/eplb.py"))
+        .env("PYTHONPATH", format!("{folder}/python/profilemate_helper"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&done.stdout);
+    let told = text.lines().rev().find(|line| line.starts_with('{'));
+    let told = told.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&done.stderr)));
+    let told: serde_json::Value = serde_json::from_str(told).unwrap();
+    assert_eq!(told["failure"], serde_json::Value::Null);
+    assert_eq!(told["told"], told["truth"]);
+    assert_eq!(told["owners"], told["true_owners"]);
+}
+
 #[test]
 fn an_older_mixture_of_experts_with_a_monolithic_kernel_equals_the_reference() {
     let qwen = ["--model-kind", "qwenmoe", "--requests", "12"];
@@ -442,7 +525,7 @@ fn attached_in_mid_run_no_step_is_missing_from_the_first_full_one_on() {
     profilemate_tests::wait_for("the engine", Duration::from_secs(200), || ready.exists());
     assert_doctor_approves(driver.pid());
     let output = folder.path().join("sessions");
-    let mut tracer = tracer(driver.pid(), &output, folder.path());
+    let mut tracer = tracer(driver.pid(), &output, folder.path(), &[]);
     let run = driver.finish();
     assert_eq!(
         tracer.wait(Duration::from_secs(180)),

@@ -64,7 +64,7 @@ def parse():
     p.add_argument("--serve", action="store_true")
     p.add_argument("--port", type=int, default=0, help="0: a free port")
     p.add_argument("--concurrency", type=int, default=8)
-    p.add_argument("--hold", type=float, default=0.0, help="serve: keep serving so long after the requests")
+    p.add_argument("--hold", type=float, default=0.0, help="stay so long after the requests")
     p.add_argument("--stop-signal", choices=["TERM", "INT"], default="TERM")
     p.add_argument("--start-timeout", type=float, default=300.0)
     p.add_argument("--metrics-out", help="write the Prometheus text (serve) or get_metrics() (offline) here")
@@ -177,6 +177,8 @@ def offline(a):
         for o in res:
             digest.update(json.dumps(list(o.outputs[0].token_ids)).encode())
     t_gen = time.time() - t1
+    if a.hold:
+        time.sleep(a.hold)
     m = {}
     try:
         for x in llm.get_metrics():

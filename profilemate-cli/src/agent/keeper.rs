@@ -218,6 +218,7 @@ impl Keeper {
         let options = Options {
             recorder: None,
             budget: Some(config.probes.budget.0),
+            moe_sample: None,
             roots: BTreeSet::from([self.found.key.pid]),
             touch: Touch::Probes,
             wanted: Wanted {

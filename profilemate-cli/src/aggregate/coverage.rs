@@ -65,7 +65,9 @@ const SCHEDULE: &[&str] = &["scheduler.schedule"];
 
 const LAYER: &[&str] = &["moe.forward"];
 const ROUTER: &[&str] = &["moe.route"];
-const ROUTER_SOURCE: &str = "results of the routers, read from host memory";
+const SAMPLE: &str = "moe.sample";
+const ROUTER_SOURCE: &str =
+    "results of the routers, read from host memory, or counted by the helper (`--moe-sample`)";
 
 const FEEDS: &[Feed] = &[
     Feed {
@@ -190,7 +192,10 @@ impl Aggregator {
             return coverage;
         }
         let feed = FEEDS.iter().find(|feed| feed.table == table);
-        let needs = feed.map_or_else(|| self.needs_of(table), |feed| words(feed.needs));
+        let mut needs = feed.map_or_else(|| self.needs_of(table), |feed| words(feed.needs));
+        if feed.is_some_and(|feed| feed.needs == ROUTER) && facts.bound.contains_key(SAMPLE) {
+            needs = words(&[SAMPLE]);
+        }
         if table == "methods" && needs.is_empty() {
             return Coverage::new(Status::NotApplicable, "no method was given with --method");
         }
@@ -231,6 +236,7 @@ impl Aggregator {
                 gaps.push(reason.clone());
             }
         }
+        gaps.extend(self.moe_gaps(table));
         gaps.extend(super::shed::gaps(&facts.shed, table));
         gaps.extend(self.snapshot_gap(table));
         if lost > 0 {
@@ -311,10 +317,28 @@ impl Aggregator {
             };
             return Some(Coverage::new(Status::NotObservable, reason));
         }
-        (table != "moe_expert_timing" && !called("moe.route")).then(|| {
-            let reason = "no router with its results in host memory was called: expert ids lie in GPU memory, or a \
-                          monolithic kernel chooses the experts itself";
+        let told = called("moe.route") || called(SAMPLE);
+        (table != "moe_expert_timing" && !told).then(|| {
+            let reason = if self.was_counted("moe.monolithic") {
+                "a monolithic kernel chooses the experts itself: no router is called"
+            } else if facts.bound.contains_key(SAMPLE) {
+                "no router was called while routers were sampled: a monolithic kernel chooses the experts itself, or all \
+                 ran inside CUDA graphs or compiled code"
+            } else {
+                "no router with its results in host memory was called: expert ids lie in GPU memory, where `--moe-sample` \
+                 has them counted, or a monolithic kernel chooses the experts itself"
+            };
             Coverage::new(Status::NotObservable, reason)
+        })
+    }
+
+    /// Whether a method was called whose calls are counted in the page.
+    fn was_counted(&self, id: &str) -> bool {
+        self.counters.iter().any(|(pid, page, slot, counters)| {
+            counters.calls > 0
+                && self
+                    .method(pid, page, slot)
+                    .is_some_and(|method| method.id == id)
         })
     }
 

@@ -28,6 +28,9 @@ impl Aggregator {
         }
         let (tokens, seqs) = (shape.tokens, shape.seqs);
         let has_tokens = tokens.is_none_or(|tokens| tokens > 0);
+        if has_tokens {
+            self.moe.pass(seen.call.pid);
+        }
         let joined = if has_tokens {
             self.join(seen, &shape)
         } else {

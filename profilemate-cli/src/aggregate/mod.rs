@@ -80,6 +80,7 @@ enum Part {
     Stats,
     Moe,
     Route,
+    Sample,
     User,
     Graph(graph::Part),
     Other,
@@ -101,6 +102,7 @@ impl Part {
             "scheduler.make_stats" => Self::Stats,
             "moe.forward" => Self::Moe,
             "moe.route" => Self::Route,
+            "moe.sample" => Self::Sample,
             id if id.starts_with("user.") => Self::User,
             id => graph::Part::of(id).map_or(Self::Other, Self::Graph),
         }
@@ -396,6 +398,7 @@ impl Aggregator {
             Part::Stats => self.drafts(seen),
             Part::Moe => self.moe_layer(seen, rows),
             Part::Route => self.route(seen),
+            Part::Sample => self.moe_sample(seen, rows),
             Part::User => self.user(seen, rows),
             Part::Graph(part) => self.graph_call(part, seen, rows),
             Part::Other => {}

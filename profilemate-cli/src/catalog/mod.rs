@@ -2,6 +2,7 @@
 
 pub mod check;
 mod frame;
+mod router;
 mod user;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 
 pub use frame::{Frame, frames};
+pub use router::{Ids, Router, Sampling, sampled_routers, sampling};
 pub use user::{Error as UserError, user_methods};
 
 /// The built-in catalogue's source.

@@ -120,6 +120,10 @@ pub struct Trace {
     /// steps, such as `1%`. `--dry-run` prints what goes in which order; metadata.json says what went when.
     #[arg(long, value_name = "PERCENT", value_parser = crate::budget::parse)]
     pub budget: Option<f64>,
+    /// Count which experts are chosen in every Nth call of each layer's router, also where their ids are in GPU memory:
+    /// the Python helper in the server does it (docs/helper.md).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub moe_sample: Option<u32>,
     /// A flight recorder instead of a session that is written down.
     #[command(flatten)]
     pub recorder: super::recorder::Recorder,

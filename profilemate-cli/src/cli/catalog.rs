@@ -68,7 +68,9 @@ fn check(options: &Check, quiet: bool) -> Result<Exit, Failure> {
     let version = options.vllm.as_deref();
     let what = format!("reading the sources in {}", options.path.display());
     let underway = Underway::start(what, quiet);
-    let report = check::check(&Catalog::vllm(), &options.path, version)
+    let mut catalog = Catalog::vllm();
+    catalog.methods.extend(crate::catalog::sampled_routers());
+    let report = check::check(&catalog, &options.path, version)
         .map_err(|error| failure(&options.path, error))?;
     drop(underway);
     let text = if options.json {

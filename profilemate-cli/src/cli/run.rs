@@ -9,7 +9,7 @@ use super::{Exit, Failure, find, print};
 use crate::catalog;
 use crate::demo::DemoTarget;
 use crate::helper::{self, Pythons};
-use crate::session::{self, Finished, Options, PutBack, Wanted};
+use crate::session::{self, Finished, MoeSample, Options, PutBack, Wanted};
 use crate::target::process;
 
 /// `trace`.
@@ -35,6 +35,10 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         strict: trace.common.strict,
         recorder: None,
         budget: trace.budget,
+        moe_sample: trace.moe_sample.map(|every| MoeSample {
+            every,
+            started: !trace.run.is_empty(),
+        }),
     };
     options.recorder = super::recorder::options(
         &trace.recorder,
@@ -46,6 +50,12 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
     if options.budget.is_some() && options.touch == Touch::None {
         let error =
             anyhow::anyhow!("`--budget` sheds methods, and with `--touch none` none is probed");
+        return Err(Failure::new(Exit::Usage, error));
+    }
+    if options.moe_sample.is_some() && options.touch == Touch::None {
+        let error = anyhow::anyhow!(
+            "`--moe-sample` has code run in the target, which `--touch none` rules out"
+        );
         return Err(Failure::new(Exit::Usage, error));
     }
     if !trace.run.is_empty() {
@@ -112,7 +122,14 @@ fn started(mut options: Options, words: &[String]) -> Result<Exit, Failure> {
         Touch::Helper => Some(Pythons::All),
     };
     let _helper = pythons
-        .map(|pythons| helper::prepare(&mut command, &options.methods, pythons))
+        .map(|pythons| {
+            helper::prepare(
+                &mut command,
+                &options.methods,
+                pythons,
+                options.moe_sample.is_some(),
+            )
+        })
         .transpose()
         .map_err(|error| {
             Failure::new(Exit::Output, error).hint("is the temporary folder writable?")
@@ -195,6 +212,7 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
         strict: common.strict,
         recorder: None,
         budget: None,
+        moe_sample: None,
     }
 }
 

@@ -114,6 +114,7 @@ fn session_options(options: &Top, roots: BTreeSet<u32>) -> Options {
         strict: false,
         recorder: None,
         budget: None,
+        moe_sample: None,
     }
 }
 

@@ -228,7 +228,12 @@ impl Server {
             .stderr(complaints)
             .process_group(0);
         let helper = match interpreter.technique() {
-            Technique::Helper => Some(helper::prepare(&mut command, &[], helper::Pythons::Needed)?),
+            Technique::Helper => Some(helper::prepare(
+                &mut command,
+                &[],
+                helper::Pythons::Needed,
+                false,
+            )?),
             Technique::MethodProbes | Technique::Unknown => None,
         };
         let child = command.spawn().map_err(|source| Error::Start {

@@ -221,6 +221,7 @@ pub fn examine(wanted: &Wanted) -> Report {
         graph_timeline: false,
         recorder: None,
         budget: None,
+        moe_sample: None,
         json: false,
         quiet: true,
         strict: false,

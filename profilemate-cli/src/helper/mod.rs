@@ -15,7 +15,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use profilemate_common::page;
 use serde_json::json;
 
-use crate::catalog::{Catalog, Method};
+use crate::catalog::{self, Catalog, Method, Sampling};
 use crate::demo::bundle;
 use crate::touch;
 
@@ -67,11 +67,13 @@ impl Helper {
     }
 }
 
-/// Lays the helper out and sets the command's environment so that its interpreters load it.
+/// Lays the helper out and sets the command's environment so that its interpreters load it. With `sampling` it also
+/// waits in all of them to be told to sample routers.
 pub fn prepare(
     command: &mut Command,
     methods: &[Method],
     pythons: Pythons,
+    sampling: bool,
 ) -> Result<Helper, Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -82,8 +84,11 @@ pub fn prepare(
     bundle::unpack(bundle::HELPER, &path).map_err(failed(&path))?;
     let plan = path.join("plan.json");
     let catalog = Catalog::vllm();
-    let all = catalog.methods.iter().chain(methods);
-    fs::write(&plan, plan_json(all, Some(pythons))?.to_string()).map_err(failed(&plan))?;
+    let tell = sampling.then(|| catalog::sampling(None).tell);
+    let all = catalog.methods.iter().chain(methods).chain(&tell);
+    let mut text = plan_json(all, Some(pythons))?;
+    text["resident"] = sampling.into();
+    fs::write(&plan, text.to_string()).map_err(failed(&plan))?;
     let mut python_path = path.into_os_string();
     if let Some(before) = python_path_of(command).filter(|before| !before.is_empty()) {
         python_path.push(":");
@@ -133,9 +138,17 @@ fn plan_json<'m>(
     }))
 }
 
-/// Has the helper that is resident in a process bind `methods`.
-pub fn bind(resident: touch::Resident, methods: &[Method]) -> Result<touch::Serving, touch::Error> {
-    resident.bind(&plan_json(methods.iter(), None)?.to_string())
+/// Has the helper that is resident in a process bind `methods`, and sample routers, every so many calls.
+pub fn bind(
+    resident: touch::Resident,
+    methods: &[Method],
+    sample: Option<(u32, &Sampling)>,
+) -> Result<touch::Serving, touch::Error> {
+    let mut plan = plan_json(methods.iter(), None)?;
+    if let Some((every, sampling)) = sample {
+        plan["sample"] = json!({ "every": every, "routers": sampling.routers });
+    }
+    resident.bind(&plan.to_string())
 }
 
 #[cfg(test)]
@@ -146,7 +159,7 @@ mod tests {
     fn the_command_gets_the_helper_and_keeps_its_own_path() {
         let mut command = Command::new("true");
         command.env("PYTHONPATH", "/own");
-        let helper = prepare(&mut command, &[], Pythons::Needed).unwrap();
+        let helper = prepare(&mut command, &[], Pythons::Needed, false).unwrap();
         let folder = helper.folder().to_owned();
         assert!(folder.join("sitecustomize.py").exists());
         let plan: serde_json::Value =

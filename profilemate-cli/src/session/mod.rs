@@ -9,6 +9,7 @@ mod drivers;
 mod look;
 pub mod options;
 mod pump;
+mod sampling;
 mod standing;
 mod start;
 mod status;
@@ -37,7 +38,7 @@ use crate::sink::watch::Watcher;
 use crate::sys::clock;
 
 pub use attachment::{PutBack, put_back};
-pub use options::{Options, Wanted};
+pub use options::{MoeSample, Options, Wanted};
 pub use start::folder;
 pub use trouble::Trouble;
 pub(crate) use trouble::chain;

@@ -45,6 +45,17 @@ pub struct Options {
     pub recorder: Option<recorder::Options>,
     /// What tracing may cost each process, in percent of its steps.
     pub budget: Option<f64>,
+    /// Routers that the Python helper samples.
+    pub moe_sample: Option<MoeSample>,
+}
+
+/// Which calls of routers are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoeSample {
+    /// Every so many calls of each layer, the first one too.
+    pub every: u32,
+    /// The target was started with the helper, which binds its methods by itself.
+    pub started: bool,
 }
 
 /// Which tables are wanted.

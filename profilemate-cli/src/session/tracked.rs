@@ -54,6 +54,8 @@ pub(super) struct Tracked {
     pub(super) walks: Option<Walks>,
     /// The helper inside that binds methods for us.
     pub(super) serving: Option<Serving>,
+    /// Its routers are sampled.
+    pub(super) sampled: bool,
     pub(super) missing: Vec<Method>,
     pub(super) plan: ProcessPlan,
     pub(super) trouble: Option<Trouble>,
@@ -74,6 +76,7 @@ impl Tracked {
             attachment: None,
             walks: None,
             serving: None,
+            sampled: false,
             missing: Vec::new(),
             plan: look::bare_plan(seen),
             trouble: None,

@@ -8,13 +8,14 @@ use super::attachment::{self, Attachment, Context};
 use super::budget::{Budget, Seen as Costly};
 use super::drivers::Drivers;
 use super::look::{self, Ready, Runtime, Wish};
-use super::options::Options;
+use super::options::{MoeSample, Options};
 use super::pump::Notes;
+use super::sampling;
 use super::tracked::{Progress, Tracked};
 use super::trouble::Trouble;
 use super::walks;
 use crate::attach::{self, Kernel, Link, PAGES};
-use crate::catalog::{Catalog, Method};
+use crate::catalog::{Catalog, Method, Sampling};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::event::{Counters, Ledger, Note};
@@ -71,6 +72,11 @@ impl Tracker {
         }
     }
 
+    /// Whether it only looks.
+    pub(super) fn dry(&self) -> bool {
+        self.kernel.is_none()
+    }
+
     /// Looks at the target's processes once, and does what is due.
     pub(super) fn poll(&mut self) -> Result<Progress, Trouble> {
         let now = Instant::now();
@@ -124,6 +130,7 @@ impl Tracker {
             self.drivers.forget(pid);
             if let Some(mut tracked) = self.processes.remove(&pid) {
                 log::info!("process {pid} ended");
+                self.tell_unsampled(&tracked);
                 walks::end(&mut tracked, self.kernel.as_mut());
                 if tracked.noted.is_some() {
                     let at_ns = clock::monotonic_ns();
@@ -157,6 +164,7 @@ impl Tracker {
             tracked.attachment = None;
             walks::end(tracked, self.kernel.as_mut());
             tracked.serving = None;
+            tracked.sampled = false;
             tracked.since = now;
             tracked.grown &= tracked.fresh;
             tracked.fresh = true;
@@ -173,7 +181,9 @@ impl Tracker {
             tracked.fresh = false;
             self.inherit(&mut tracked);
         }
-        let wants = tracked.attachment.is_none() || !tracked.missing.is_empty();
+        let wants = tracked.attachment.is_none()
+            || !tracked.missing.is_empty()
+            || self.may_sample(&tracked);
         if wants
             && tracked
                 .trouble
@@ -269,11 +279,22 @@ impl Tracker {
             return self.walk(tracked, &runtime, role);
         }
         let first = tracked.attachment.is_none();
-        let Some(wanted) = self.wanted(tracked, &runtime, role)? else {
+        let needed = self.needs_helper(&runtime);
+        let sampled = self.sampling(tracked, role).filter(|_| !tracked.sampled);
+        if let Some(sampled) = &sampled {
+            // A command that was started with the helper has it bind methods by its plan, and only sample on request.
+            if !needed || sampled.0.started {
+                self.sample(tracked, sampled)?;
+            }
+            sampling::instead(&mut tracked.missing, &sampled.1.tell);
+        }
+        let Some(mut wanted) = self.wanted(tracked, &runtime, role)? else {
             return Ok(());
         };
-        let needed = self.needs_helper(&runtime);
-        let serves = needed && self.ask_helper(tracked, &wanted)?;
+        if let Some((_, sampling)) = &sampled {
+            sampling::instead(&mut wanted, &sampling.tell);
+        }
+        let serves = needed && self.ask_helper(tracked, &wanted, sampled.as_ref())?;
         // Callables that a waiting helper left are its own, unless it serves us.
         let stand_ins = attachment::stand_ins(pid)
             .filter(|_| needed || !matches!(Resident::find(pid), Ok(Some(_))));
@@ -299,6 +320,7 @@ impl Tracker {
         if first {
             self.begin(tracked)?;
         }
+        tracked.sampled |= sampled.is_some();
         self.bind(tracked, &found.ready, stand_ins.is_some())?;
         if first {
             self.tell_unbound(tracked);
@@ -335,7 +357,15 @@ impl Tracker {
     }
 
     /// Has the helper that is resident in a process, if there is one, bind methods. Gives whether there is one.
-    fn ask_helper(&self, tracked: &mut Tracked, wanted: &[Method]) -> Result<bool, Trouble> {
+    fn ask_helper(
+        &self,
+        tracked: &mut Tracked,
+        wanted: &[Method],
+        sampled: Option<&(MoeSample, Sampling)>,
+    ) -> Result<bool, Trouble> {
+        if self.options.moe_sample.is_some_and(|wish| wish.started) {
+            return Ok(false);
+        }
         if tracked.serving.is_some() {
             return Ok(true);
         }
@@ -344,7 +374,8 @@ impl Tracker {
             return Ok(false);
         };
         if self.kernel.is_some() {
-            tracked.serving = Some(helper::bind(resident, wanted)?);
+            let sample = sampled.map(|(wish, sampling)| (wish.every, sampling));
+            tracked.serving = Some(helper::bind(resident, wanted, sample)?);
             log::info!("process {pid}: the helper inside has bound the methods");
         }
         Ok(true)
@@ -531,6 +562,7 @@ impl Tracker {
     pub(super) fn detach(&mut self) -> Vec<(u32, Trouble)> {
         // From here on nothing is recorded that could be shed.
         self.budget = None;
+        self.end_sampling();
         for tracked in self.processes.values() {
             if let Some(attachment) = &tracked.attachment {
                 attachment.silence();

@@ -14,7 +14,7 @@ table! {
         activation_count: u64 [Count],
         /// Part of the layer's choices.
         percentage: Option<Real> [Percent],
-        /// Calls of the layer whose choices were read.
+        /// Calls of the layer whose choices were read, or counted (`--moe-sample`).
         sampled_calls: Option<u64> [Count],
         /// Process.
         pid: u32 [Identity],
@@ -24,5 +24,8 @@ table! {
         calls: u64 [Count],
         /// Part of the choices in the calls looked at that was read; 100 is all.
         seen_pct: Option<Real> [Percent],
+        /// With EPLB and `--moe-sample`: the physical slots in which the expert was chosen, each with the number of
+        /// times (`3:120 67:118`).
+        physical: Option<String> [Text],
     }
 }

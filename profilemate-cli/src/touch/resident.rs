@@ -50,6 +50,9 @@ pub struct State {
     pub serial: u64,
     /// Why it failed.
     pub reason: Option<String>,
+    /// Why it samples routers no longer.
+    #[serde(default)]
+    pub sampling: Option<String>,
 }
 
 /// A helper that was found in a process.
@@ -115,6 +118,27 @@ impl Resident {
         None
     }
 
+    /// Writes a message into its pipe.
+    fn send(&self, state: &State, text: &str) -> Result<(), Error> {
+        let pid = self.pid;
+        let refused = |reason: &str| Error::Helper {
+            pid,
+            reason: reason.to_owned(),
+        };
+        let length = u32::try_from(text.len()).map_err(|_error| refused("the plan is too long"))?;
+        let mut message = MAGIC.to_vec();
+        message.extend(length.to_le_bytes());
+        message.extend(text.as_bytes());
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        let mut pipe = open(pid, state.pipe, FileType::Fifo, flags)?
+            .ok_or_else(|| refused("it has no pipe"))?;
+        // An empty pipe takes 64 KiB at once, and a plan has a quarter of that.
+        match pipe.write(&message) {
+            Ok(written) if written == message.len() => Ok(()),
+            _ => Err(refused("it does not listen")),
+        }
+    }
+
     /// Has it bind the methods of a `plan` (see `plan.py`).
     pub fn bind(self, plan: &str) -> Result<Serving, Error> {
         let pid = self.pid;
@@ -129,18 +153,7 @@ impl Resident {
         let state = self
             .state()
             .ok_or_else(|| refused("its state cannot be read"))?;
-        let length = u32::try_from(plan.len()).map_err(|_error| refused("the plan is too long"))?;
-        let mut message = MAGIC.to_vec();
-        message.extend(length.to_le_bytes());
-        message.extend(plan.as_bytes());
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-        let mut pipe = open(pid, state.pipe, FileType::Fifo, flags)?
-            .ok_or_else(|| refused("it has no pipe"))?;
-        // An empty pipe takes 64 KiB at once, and a plan has a quarter of that.
-        match pipe.write(&message) {
-            Ok(written) if written == message.len() => {}
-            _ => return Err(refused("it does not listen")),
-        }
+        self.send(&state, plan)?;
         let serving = Serving { resident: self };
         let bound = serving.wait(PATIENCE, |now| now.serial > state.serial);
         match bound {
@@ -162,6 +175,18 @@ impl Serving {
             && self
                 .wait(Duration::from_secs(1), |state| state.state == "waiting")
                 .is_some()
+    }
+
+    /// Has it tell the last sums of routers that it samples, and sample no longer. Gives why it had stopped before.
+    pub fn end_sampling(&self) -> Result<Option<String>, Error> {
+        let Some(state) = self.resident.state() else {
+            return Ok(None);
+        };
+        self.resident.send(&state, r#"{"sampling":"end"}"#)?;
+        let told = self.wait(Duration::from_secs(1), |now| {
+            now.serial > state.serial && now.state == "bound"
+        });
+        Ok(told.and_then(|now| now.sampling))
     }
 
     fn wait(&self, patience: Duration, good: impl Fn(&State) -> bool) -> Option<State> {

@@ -169,6 +169,19 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
             ("spec_accepted_tokens", Int),
         ],
         "moe.route" => vec![("ids", Shape::Tensor)],
+        "moe.monolithic" => Vec::new(),
+        "moe.sample" => vec![
+            ("layer_name", Str),
+            ("num_experts", Int),
+            ("top_k", Int),
+            ("every", Int),
+            ("calls", Int),
+            ("sampled", Int),
+            ("captured", Int),
+            ("kind", Int),
+            ("keys", Ints),
+            ("values", Ints),
+        ],
         "user.0" => vec![
             ("size", Int),
             ("name", Str),
@@ -360,6 +373,17 @@ impl Stream {
         head.return_cycles = 0;
         bytes[..size_of::<MethodCalled>()].copy_from_slice(bytemuck::bytes_of(&head));
         self.frames.push((KIND_RECORD, bytes));
+    }
+
+    /// A method was called so often, as the page counts it.
+    pub(crate) fn counted(&mut self, pid: u32, page: u16, us: u64, id: &str, calls: u64) {
+        let (slot, _) = self.slots[&(page, id.to_owned())];
+        let slot = SlotCounters {
+            slot,
+            calls,
+            ..SlotCounters::default()
+        };
+        self.counters(pid, page, us, vec![slot]);
     }
 
     pub(crate) fn counters(&mut self, pid: u32, page: u16, us: u64, slots: Vec<SlotCounters>) {

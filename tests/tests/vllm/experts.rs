@@ -8,12 +8,19 @@ use profilemate_tests::{Row, Session};
 /// How often each expert of each layer was chosen, and each pair of experts.
 type Experts = (BTreeMap<(u64, u64), u64>, BTreeMap<(u64, u64, u64), u64>);
 
-/// What the routers gave, as the reference saw it inside the process.
-fn routed(run: &Run) -> Experts {
+/// What the routers gave in every so many calls of each layer, as the reference saw it inside the process; and all calls
+/// of each layer.
+fn routed(run: &Run, every: u64) -> (Experts, BTreeMap<u64, u64>) {
     let (mut chosen, mut pairs) = Experts::default();
+    let mut calls = BTreeMap::new();
     for (_, event) in run.events("route") {
         let name = event["layer"].as_str().unwrap();
         let layer = name.split('.').find_map(|part| part.parse().ok()).unwrap();
+        let number = calls.entry(layer).or_default();
+        *number += 1;
+        if (*number - 1) % every != 0 {
+            continue;
+        }
         for token in event["ids"].as_array().unwrap() {
             let ids: Vec<u64> = serde_json::from_value(token.clone()).unwrap();
             for (index, &one) in ids.iter().enumerate() {
@@ -25,27 +32,23 @@ fn routed(run: &Run) -> Experts {
             }
         }
     }
-    (chosen, pairs)
+    ((chosen, pairs), calls)
 }
 
-/// Experts and pairs of experts equal the reference's, and the layers' calls have their tokens.
-pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
+/// Experts and pairs of experts, as the session tells them.
+fn told(session: &Session) -> Experts {
     let integer = |row: &Row, column: &str| row[column].parse::<u64>().unwrap();
-    let (chosen, pairs) = routed(run);
-    let seen: BTreeMap<_, _> = session
+    let chosen = session
         .rows("moe_expert_selection")
         .iter()
         .map(|row| {
             assert_eq!(row["seen_pct"], "100.0000", "{row:?}");
-            assert_eq!(row["sampled_calls"], row["calls"], "{row:?}");
             let key = (integer(row, "layer_idx"), integer(row, "expert_id"));
             (key, integer(row, "activation_count"))
         })
         .filter(|(_, count)| *count > 0)
         .collect();
-    assert!(!seen.is_empty(), "routers were seen");
-    assert_eq!(seen, chosen);
-    let seen: BTreeMap<_, _> = session
+    let pairs = session
         .rows("moe_expert_coselection")
         .iter()
         .map(|row| {
@@ -54,7 +57,37 @@ pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
             (key, integer(row, "coselection_count"))
         })
         .collect();
-    assert_eq!(seen, pairs);
+    (chosen, pairs)
+}
+
+/// What the helper counted of every so many calls of each layer equals the reference's.
+pub(super) fn assert_samples_equal(run: &Run, session: &Session, every: u64) {
+    let (truth, calls) = routed(run, every);
+    assert!(!truth.0.is_empty(), "routers were called");
+    assert_eq!(told(session), truth);
+    for row in session.rows("moe_expert_selection") {
+        let all = calls[&row["layer_idx"].parse().unwrap()];
+        assert_eq!(row["calls"], all.to_string(), "{row:?}");
+        let sampled = all.div_ceil(every);
+        assert_eq!(row["sampled_calls"], sampled.to_string(), "{row:?}");
+    }
+    let choices: u64 = session
+        .rows("moe_load_imbalance")
+        .iter()
+        .map(|row| row["choices"].parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(choices, truth.0.values().sum::<u64>());
+}
+
+/// Experts and pairs of experts equal the reference's, and the layers' calls have their tokens.
+pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
+    let integer = |row: &Row, column: &str| row[column].parse::<u64>().unwrap();
+    let ((chosen, pairs), _) = routed(run, 1);
+    assert!(!chosen.is_empty(), "routers were called");
+    for row in session.rows("moe_expert_selection") {
+        assert_eq!(row["sampled_calls"], row["calls"], "{row:?}");
+    }
+    assert_eq!(told(session), (chosen.clone(), pairs));
     let calls = session.rows("moe_expert_timing");
     let tokens: u64 = calls.iter().map(|row| integer(row, "num_tokens")).sum();
     assert_eq!(

@@ -35,6 +35,14 @@ impl Pairs {
         }
     }
 
+    /// A pair was chosen so often in all.
+    pub(super) fn set(&mut self, first: u64, second: u64, chosen: u64) {
+        let pair = (first.min(second), first.max(second));
+        if self.0.len() < PAIRS || self.0.contains_key(&pair) {
+            self.0.insert(pair, chosen);
+        }
+    }
+
     /// One row a pair that was chosen.
     pub(super) fn rows(&self, layer_idx: u64, pid: u32, rank: Option<u32>, rows: &mut Rows) {
         let mut pairs: Vec<_> = self.0.iter().collect();

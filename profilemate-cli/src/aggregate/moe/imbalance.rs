@@ -32,6 +32,14 @@ impl Window {
         }
     }
 
+    /// An expert was chosen so often more.
+    pub(super) fn add_choices(&mut self, expert: u64, more: u64, now_ns: u64) {
+        if more > 0 {
+            self.latest_ns = now_ns;
+            *self.by_expert.entry(expert).or_default() += more;
+        }
+    }
+
     /// The row of the window, which is then empty; `None` if nothing was chosen.
     pub(super) fn take(
         &mut self,

@@ -5,6 +5,9 @@
 
 mod coselection;
 mod imbalance;
+mod passes;
+mod physical;
+mod sample;
 mod selection;
 mod timing;
 
@@ -15,6 +18,8 @@ use super::{Aggregator, Rows, Seen};
 use crate::event::Session;
 use coselection::Pairs;
 use imbalance::Window;
+use passes::Passes;
+use sample::Sampled;
 use selection::Choices;
 
 /// Routers' calls that wait on one thread, at most.
@@ -54,6 +59,9 @@ pub struct Moe {
     routed: HashMap<(u32, u32), VecDeque<Routed>>,
     layers: BTreeMap<(u32, u64), Layer>,
     window_end_ns: u64,
+    /// Sampled calls of the layers of processes that have ended, or of all at the end.
+    sampled: Sampled,
+    passes: Passes,
 }
 
 impl Moe {
@@ -72,6 +80,11 @@ impl Moe {
             return None;
         }
         Some(self.layers.entry((pid, index)).or_default())
+    }
+
+    /// A forward pass of a process is over.
+    pub(super) fn pass(&mut self, pid: u32) {
+        self.passes.over(pid);
     }
 
     /// Rows of the windows that ended before `now_ns`.
@@ -109,6 +122,11 @@ impl Moe {
         let ended: &mut BTreeMap<(u32, u64), Layer> = &mut ended;
         for (&(pid, index), layer) in ended {
             let (experts, rank) = (layer.experts, processes.rank(pid));
+            if let Some(sampled) = layer.choices.sampled {
+                self.sampled.calls += sampled.calls;
+                self.sampled.counted += sampled.counted;
+                self.sampled.captured += sampled.captured;
+            }
             layer.choices.rows(index, experts, pid, rank, rows);
             layer.pairs.rows(index, pid, rank, rows);
             let row = layer.window.take(index, experts, session, pid, rank);
@@ -147,6 +165,7 @@ impl Aggregator {
         let routed =
             self.moe
                 .take_inside((call.pid, call.tid), call.entry_cycles, call.return_cycles);
+        self.moe.passes.layer(call.pid);
         let index = seen.fields.text("layer_name").and_then(layer_index);
         rows.put(self.moe_time(seen, index, &routed));
         let Some(index) = index else { return };
@@ -158,6 +177,9 @@ impl Aggregator {
         };
         layer.experts = experts.filter(|&experts| experts <= EXPERTS);
         layer.choices.called();
+        if layer.choices.sampled.is_some() {
+            return;
+        }
         for routed in &routed {
             layer.choices.add(routed);
             layer.pairs.add(routed);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::physical::Physical;
+use super::sample::Sampled;
 use super::{Routed, experts};
 use crate::aggregate::Rows;
 use crate::table::cell::Real;
@@ -12,25 +14,50 @@ use crate::table::moe_expert_selection::MoeExpertSelection;
 pub(super) struct Choices {
     by_expert: BTreeMap<u64, u64>,
     calls: u64,
-    sampled: u64,
+    looked_at: u64,
     seen: u64,
     total: u64,
+    /// What the helper counted, where it samples.
+    pub(super) sampled: Option<Sampled>,
+    /// Where the experts were, under EPLB.
+    pub(super) physical: Physical,
 }
 
 impl Choices {
     /// The layer was called.
     pub(super) fn called(&mut self) {
-        self.calls += 1;
+        if self.sampled.is_none() {
+            self.calls += 1;
+        }
     }
 
     /// Its router gave these ids.
     pub(super) fn add(&mut self, routed: &Routed) {
-        self.sampled += 1;
+        self.looked_at += 1;
         self.seen += routed.ids.len() as u64;
         self.total += u64::from(routed.total);
         for expert in experts(&routed.ids) {
             *self.by_expert.entry(expert).or_default() += 1;
         }
+    }
+
+    /// The helper has counted these calls since it began.
+    pub(super) fn sampled(&mut self, sampled: Sampled) {
+        if self.sampled.is_none() {
+            // What was read before is in no sum.
+            *self = Self::default();
+        }
+        self.sampled = Some(sampled);
+        (self.calls, self.looked_at) = (sampled.calls, sampled.counted);
+    }
+
+    /// An expert was chosen so often in all. Gives how often since it was told before.
+    pub(super) fn set(&mut self, expert: u64, chosen: u64) -> u64 {
+        let before = self.by_expert.insert(expert, chosen).unwrap_or(0);
+        let more = chosen.saturating_sub(before);
+        self.seen += more;
+        self.total += more;
+        more
     }
 
     /// One row an expert, those never chosen too.
@@ -42,7 +69,7 @@ impl Choices {
         rank: Option<u32>,
         rows: &mut Rows,
     ) {
-        if self.sampled == 0 {
+        if self.looked_at == 0 {
             return;
         }
         let last = self.by_expert.keys().next_back().map_or(0, |last| last + 1);
@@ -56,11 +83,12 @@ impl Choices {
                 expert_id,
                 activation_count,
                 percentage: percent(activation_count, sum),
-                sampled_calls: Some(self.sampled),
+                sampled_calls: Some(self.looked_at),
                 pid,
                 rank,
                 calls: self.calls,
                 seen_pct: percent(self.seen, self.total),
+                physical: self.physical.of(expert_id),
             });
         }
     }
