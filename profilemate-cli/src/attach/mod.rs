@@ -173,8 +173,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Has the programs that walk stacks verified, once. Most sessions need none of them, and the verifier takes a
-    /// quarter of a second for them.
+    /// Has the programs that walk stacks verified, once. Most sessions need none of them.
     fn load_walks(&mut self) -> Result<(), Error> {
         if !self.walks {
             load_programs(&mut self.ebpf, &mut self.parts, &object::WALK_PROGRAMS)?;

@@ -270,7 +270,11 @@ impl Pipeline {
         self.watcher = Some(watcher);
     }
 
+    /// Nothing before the session's first note: its times count from there.
     fn pulse(&mut self, now_ns: u64) {
+        if self.aggregator.session().started_ns == 0 {
+            return;
+        }
         let Some(mut watcher) = self.watcher.take() else {
             return;
         };
