@@ -117,7 +117,7 @@ impl Facts {
     }
 
     pub(super) fn bound(&mut self, method: &Method) {
-        if method.mode & (page::MODE_RETURN | page::MODE_ENTRY) == 0 {
+        if method.mode & page::MODE_TOLD == 0 {
             if self.counted.len() < CAPACITY {
                 self.counted.insert(method.id.clone());
             }

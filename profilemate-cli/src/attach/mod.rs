@@ -25,7 +25,7 @@ pub use ring::Reader;
 pub use stack::StackLink;
 pub use trial::trial;
 
-use crate::event::Ledger;
+use crate::event::{Ledger, LogLedger};
 use crate::sys::bpf::{self, Attached};
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
 use aya::programs::UProbe;
@@ -248,6 +248,7 @@ impl Kernel {
             lost: self.count(object::COUNT_LOST)?,
             filtered: self.count(object::COUNT_FILTERED)?,
             driver: self.driver_ledger()?,
+            log: LogLedger::default(),
         })
     }
 

@@ -6,7 +6,9 @@
 use std::io::{self, Read};
 
 use profilemate_common::driver::{DriverCalled, KIND_DRIVER_CALLED};
-use profilemate_common::record::{self, Fields, KIND_METHOD_CALLED, MethodCalled};
+use profilemate_common::record::{
+    self, Fields, KIND_METHOD_CALLED, KIND_METHOD_LOGGED, MethodCalled,
+};
 use profilemate_common::walk::KIND_FRAME_WALKED;
 
 /// First six bytes of the file.
@@ -155,7 +157,7 @@ pub fn record_fields(bytes: &[u8]) -> Option<Fields> {
 pub fn used(bytes: &[u8]) -> Option<&[u8]> {
     let len = match record_kind(bytes)? {
         // A frame's head is shaped like a call's.
-        KIND_METHOD_CALLED | KIND_FRAME_WALKED => {
+        KIND_METHOD_CALLED | KIND_METHOD_LOGGED | KIND_FRAME_WALKED => {
             let head = record_head(bytes)?;
             record::record_len(head.class, head.blob_len)?
         }

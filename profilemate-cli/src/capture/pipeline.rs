@@ -466,6 +466,7 @@ impl Pipeline {
         Counts {
             received: self.decoder.records(),
             received_driver: self.decoder.driver_records(),
+            received_logged: self.decoder.logged_records(),
             lost_userspace: self.lost_userspace,
             late: self.order.late(),
             decode_errors: self.decoder.errors(),

@@ -138,8 +138,9 @@ const WALK_NS: u32 = 3500;
 const TOLD_NS: u32 = 800;
 /// Frames from a call of the driver to vLLM's model runner, as a rule.
 pub const WALK_FRAMES: u32 = 25;
-/// Expected cost of a counted call in ns.
+/// Expected cost of a counted call, and of one that the page's log tells, in ns.
 const COUNT_NS: u32 = 20;
+const LOG_NS: u32 = 40;
 
 impl MethodPlan {
     /// Whether the user gave it, and not the catalogue.
@@ -149,6 +150,9 @@ impl MethodPlan {
 
     /// What one call is expected to cost the target, in nanoseconds, on the machine of docs/overhead.md.
     pub fn cost_ns(&self) -> u32 {
+        if self.events == Events::Logged {
+            return LOG_NS;
+        }
         let mode = self.events.mode();
         let traps =
             u32::from(mode & page::MODE_RETURN != 0) + u32::from(mode & page::MODE_ENTRY != 0);

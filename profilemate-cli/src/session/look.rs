@@ -4,7 +4,7 @@ use semver::Version;
 
 use super::options::Options;
 use super::trouble::Trouble;
-use crate::catalog::{self, Catalog, Method};
+use crate::catalog::{self, Catalog, Events, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
@@ -50,6 +50,8 @@ impl Runtime {
 pub(super) struct Ready {
     /// Its entry in the catalogue.
     pub method: Method,
+    /// How its calls are told, where the page has a log.
+    pub events: Events,
     /// The live function.
     pub function: Function,
     /// Its fields, compiled: name, path, and ops or why not.
@@ -175,14 +177,16 @@ fn look_for(
         fields.push((field.name.clone(), field.path.clone(), ops));
     }
     plan.state = MethodState::Ready;
-    (
-        plan,
-        Some(Ready {
-            method: method.clone(),
-            function,
-            fields,
-        }),
-    )
+    if stand_ins.is_none() {
+        plan.events = plan.events.logged(fields.len());
+    }
+    let ready = Ready {
+        method: method.clone(),
+        events: plan.events,
+        function,
+        fields,
+    };
+    (plan, Some(ready))
 }
 
 /// What a process runs, which is told of it also if nothing in it is traced.

@@ -12,6 +12,7 @@ mod check;
 mod code;
 mod cost;
 mod error;
+mod log;
 mod mapping;
 mod page;
 mod redirect;
@@ -25,6 +26,8 @@ mod seccomp;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
 #[cfg(target_arch = "x86_64")]
+mod thread_id;
+#[cfg(target_arch = "x86_64")]
 mod threads;
 
 pub use check::check;
@@ -33,6 +36,7 @@ pub use code::{
 };
 pub use cost::stood_ns;
 pub use error::Error;
+pub use log::PageLog;
 pub use page::MarkerPage;
 pub use redirect::{
     Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore,

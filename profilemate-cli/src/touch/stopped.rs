@@ -159,6 +159,11 @@ impl Stopped {
         self.tid
     }
 
+    /// Its thread pointer.
+    pub(super) fn thread_pointer(&self) -> u64 {
+        self.saved.fs_base
+    }
+
     /// Makes one system call at the `syscall` instruction at `instruction`, and returns its result.
     pub(super) fn call(
         &mut self,

@@ -312,6 +312,7 @@ impl Teller {
         for (kind, now, before) in [
             ("ring", now.ring, before.ring),
             ("driver", now.driver, before.driver),
+            ("log", now.log, before.log),
             ("userspace", now.userspace, before.userspace),
             ("undecodable", now.undecodable, before.undecodable),
         ] {
