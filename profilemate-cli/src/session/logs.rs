@@ -101,10 +101,11 @@ impl Logs {
                 log::debug!("the log of page {page} cannot be read: {error}");
             }
         }
+        self.records.sort_by_key(|record| record.ts_ns);
         self.records.len()
     }
 
-    /// What the latest [`Logs::drain`] took.
+    /// What the latest [`Logs::drain`] took, by time.
     pub(super) fn records(&self) -> impl Iterator<Item = MethodCalled> + '_ {
         self.records.iter().map(|record| MethodCalled {
             program: self

@@ -181,11 +181,17 @@ fn run(
                 Message::Stop => stopping = true,
             }
         }
+        // Side by side by their time: what is pushed lets go of what is much older.
+        let mut told = logs.records().peekable();
         for record in records.iter() {
+            let ts_ns = frame::record_time(record);
+            while let Some(told) = told.next_if(|told| ts_ns.is_some_and(|ts| told.ts_ns <= ts)) {
+                pipeline.frame(frame::KIND_RECORD, bytemuck::bytes_of(&told))?;
+            }
             pipeline.frame(frame::KIND_RECORD, record)?;
         }
-        for record in logs.records() {
-            pipeline.frame(frame::KIND_RECORD, bytemuck::bytes_of(&record))?;
+        for told in told {
+            pipeline.frame(frame::KIND_RECORD, bytemuck::bytes_of(&told))?;
         }
         let now_ns = clock::monotonic_ns();
         if now_ns.saturating_sub(weighed_ns) >= WEIGHING_NS || stopping {
