@@ -15,7 +15,9 @@ import threading
 import time
 
 # Each gets a method of its own, so that nothing that the interpreter caches is shared between two of them.
-NAMES = ["plain", "off", "counted", "traced_0", "traced_4", "traced_8", "to_list", "to_csv", "to_csv_4", "step"]
+NAMES = [
+    "plain", "off", "counted", "logged", "traced_0", "traced_4", "traced_8", "to_list", "to_csv", "to_csv_4", "step",
+]
 
 
 class Pool:
