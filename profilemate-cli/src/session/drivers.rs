@@ -13,9 +13,12 @@ use crate::plan::driver::{self as plan, LibraryPlan};
 use crate::plan::site::KernelFacts;
 use crate::target::cuda::{self, Library, Side};
 
-/// Time between two looks at the memory map of a young process, and of another one.
+/// Time between two looks at a young process, and between two readings of the memory map of one that seems unchanged: a
+/// map has thousands of lines.
 const SOON: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_secs(2);
+/// Bytes by which a process grows or shrinks where a library comes: less than the smallest.
+const LIBRARY: u64 = 256 << 10;
 /// Library files that are told apart, at most.
 const FILES: usize = 256;
 
@@ -39,6 +42,8 @@ struct File {
 #[derive(Default)]
 struct Process {
     next: Option<Instant>,
+    /// Its size when its memory map was read last, and when that was.
+    mapped: Option<(u64, Instant)>,
     /// Its libraries, with the plans for it.
     libraries: BTreeMap<(u64, u64), LibraryPlan>,
     links: Vec<DriverLink>,
@@ -73,6 +78,14 @@ impl Drivers {
             return;
         }
         process.next = Some(now + if young { SOON } else { LATER });
+        let size = size(pid);
+        if let Some((before, at)) = process.mapped
+            && now < at + LATER
+            && size.abs_diff(before) < LIBRARY
+        {
+            return;
+        }
+        process.mapped = Some((size, now));
         // A process that has just ended has no map; it is forgotten in a moment.
         let Ok((found, failed)) = cuda::find(pid) else {
             return;
@@ -294,6 +307,15 @@ fn attach(
     kernel
         .attach_driver(&library.uprobe_path(), pid, &sites)
         .map(Some)
+}
+
+/// Bytes that a process maps; 0 if it has ended.
+fn size(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = statm.split_ascii_whitespace().next();
+    pages
+        .and_then(|pages| pages.parse::<u64>().ok())
+        .map_or(0, |pages| pages.saturating_mul(procfs::page_size()))
 }
 
 /// A plan of which nothing could be done.
