@@ -80,6 +80,11 @@ never says 0 for what was not observed. With OTLP the names have dots (`profilem
 `gen_ai.server.request.duration`), and units stand beside them. Histograms have the classic buckets below and, in
 Prometheus's protobuf, native ones of 9 % width.
 
+The time to the first token as a client sees it, and the time in the queue, are not told: when a request came is among
+no call that is traced. vLLM's own `/metrics` has both (`vllm:time_to_first_token_seconds`,
+`vllm:request_queue_time_seconds`). What is told begins with the first schedule call that took the request, and a schedule
+call finds a token there up to one turn of the engine's loop after it was made.
+
 Stages of a step are `schedule`, `prepare`, `forward`, `wait`, `sample`, `output`, `execute` (of `execute_model` what
 the others do not tell), `other`, and `unattributed` (what no operation tells).
 

@@ -101,11 +101,29 @@ pub fn start_with(
     more: &[&str],
     before: &[&Path],
 ) -> Demo {
+    let python_path = std::env::join_paths(before.iter().copied().chain([Path::new(FOLDER)]))
+        .expect("folders without colons");
+    let python_path = python_path.to_str().expect("a path in UTF-8").to_owned();
+    start_marked(
+        python,
+        folder,
+        seconds,
+        more,
+        &[("PYTHONPATH", python_path)],
+    )
+}
+
+/// As [`start`], with more variables in its environment.
+pub fn start_marked(
+    python: &Path,
+    folder: &Path,
+    seconds: u32,
+    more: &[&str],
+    environment: &[(&str, String)],
+) -> Demo {
     std::fs::create_dir_all(folder).expect("a folder for the demo target");
     let ready = folder.join("ready");
     let log = std::fs::File::create(folder.join("demo.log")).expect("a log");
-    let python_path = std::env::join_paths(before.iter().copied().chain([Path::new(FOLDER)]))
-        .expect("folders without colons");
     let mut command = Command::new(python);
     command
         .args(["-m", "profilemate_demo", "--seconds", &seconds.to_string()])
@@ -125,7 +143,8 @@ pub fn start_with(
         ])
         .args(["--ready-file", ready.to_str().expect("a path in UTF-8")])
         .args(more)
-        .env("PYTHONPATH", python_path)
+        .env("PYTHONPATH", FOLDER)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(Stdio::from(log));
     let guard = Guard::start(&mut command);

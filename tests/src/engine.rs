@@ -74,6 +74,18 @@ impl Engine {
         Self::start(&mut command, port, "/health")
     }
 
+    /// Starts VictoriaMetrics, which scrapes as a configuration of Prometheus says.
+    pub fn victoria_that_scrapes(folder: &Path, data: &Path, config: &Path) -> Self {
+        let port = port();
+        let mut command = program(folder, "victoria-metrics");
+        command
+            .arg(format!("-storageDataPath={}", data.display()))
+            .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
+            .arg(format!("-promscrape.config={}", config.display()))
+            .args(["-search.latencyOffset=0s", "-loggerLevel=ERROR"]);
+        Self::start(&mut command, port, "/health")
+    }
+
     fn start(command: &mut Command, port: u16, ready: &str) -> Self {
         let engine = Self::spawn(command, port);
         wait_for("the engine", Duration::from_secs(60), || {
@@ -110,6 +122,11 @@ impl Engine {
     /// Ends it.
     pub fn stop(self) {
         drop(self.guard);
+    }
+
+    /// Kills it: it gets no chance to write anything.
+    pub fn kill(mut self) {
+        self.guard.kill();
     }
 
     /// The result of a query, as JSON.

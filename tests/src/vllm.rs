@@ -71,6 +71,16 @@ pub struct Driver {
 
 /// Starts `tests/vllm/driver.py` with `arguments`, counted by the reference into `folder`.
 pub fn start(python: &Path, folder: &Path, arguments: &[&str]) -> Driver {
+    start_marked(python, folder, arguments, &[])
+}
+
+/// As [`start`], with more variables in its environment.
+pub fn start_marked(
+    python: &Path,
+    folder: &Path,
+    arguments: &[&str],
+    environment: &[(&str, String)],
+) -> Driver {
     let reference = folder.join("reference");
     std::fs::create_dir_all(&reference).expect("a folder for the reference");
     let log = folder.join("driver.log");
@@ -81,6 +91,7 @@ pub fn start(python: &Path, folder: &Path, arguments: &[&str]) -> Driver {
         .args(arguments)
         .arg("--pmref")
         .arg(&reference)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(out.try_clone().expect("a second handle"))
         .stderr(Stdio::from(out));
     Driver {

@@ -38,7 +38,7 @@ def parse():
     p.add_argument("--topk", type=int, default=2)
     p.add_argument("--requests", type=int, default=16)
     p.add_argument("--rounds", type=int, default=1, help="offline: generate() calls; serve: waves")
-    p.add_argument("--stop-file", help="offline: no further round once this file is there")
+    p.add_argument("--stop-file", help="offline: no further round once this file is there; serve: ends --hold")
     p.add_argument("--round-gap", type=float, default=0.0, help="seconds between rounds")
     p.add_argument("--prompt-len", type=int, default=20)
     p.add_argument("--prompt-step", type=int, default=1, help="request i has prompt_len + i*step tokens")
@@ -284,7 +284,9 @@ def serve(a):
             [t.join() for t in ths]
         t_gen = time.time() - t1
         if a.hold:
-            time.sleep(a.hold)
+            until = time.time() + a.hold
+            while time.time() < until and not (a.stop_file and os.path.exists(a.stop_file)):
+                time.sleep(0.1)
         elif a.pmref:
             time.sleep(1.5)     # the server's children are SIGKILLed at stop: let the hooks flush first
         text = http(base + "/metrics")[1].decode()

@@ -217,7 +217,7 @@ impl Keeper {
         *lock(&self.standing) = Standing::Starting;
         let options = Options {
             recorder: None,
-            budget: Some(config.probes.budget.0),
+            budget: shared.can_measure_costs().then_some(config.probes.budget.0),
             roots: BTreeSet::from([self.found.key.pid]),
             touch: Touch::Probes,
             wanted: Wanted {

@@ -126,7 +126,7 @@ macro_rules! metrics {
     };
 }
 
-use Buckets::{Request, Step, Tokens};
+use Buckets::{FirstToken, OutputToken, Request, Step, Tokens};
 use Kind::{Counter, Gauge, Histogram};
 
 metrics! {
@@ -140,6 +140,10 @@ metrics! {
     Servers = "profilemate_servers": Gauge, "", [], "";
     /// Pushes of metrics by OTLP, by result: `ok` or `failed`. What is tried again within a push counts once.
     Pushes = "profilemate_otlp_pushes_total": Counter, "", ["result"], "";
+    /// Spans of steps and requests, by what became of them: `ok`, `failed` (tried in vain), or `dropped` (no room: too many waited).
+    Spans = "profilemate_otlp_spans_total": Counter, "", ["result"], "";
+    /// Spans that wait or are being sent; never more than 2,048.
+    SpansWaiting = "profilemate_otlp_spans_waiting": Gauge, "", [], "";
     /// Attempts to attach to a server that failed, by reason.
     AttachFailures = "profilemate_attach_failures_total": Counter, "", ["reason"], "";
     /// What a server is; the value is 1.
@@ -186,6 +190,10 @@ metrics! {
     GraphTokens = "profilemate_graph_tokens_total": Counter, "", ["server", "engine", "rank", "mode"], "cuda_graph_usage";
     /// From the first schedule call that took a request to the one that told its end; time in the queue before is not in it.
     RequestDuration = "gen_ai_server_request_duration_seconds": Histogram(Request), "seconds", ["server", "engine"], "request_lifecycle";
+    /// From the first schedule call that took a request to the one that found its first output token there. vLLM calls it `vllm:request_prefill_time_seconds`.
+    PrefillDuration = "profilemate_request_prefill_duration_seconds": Histogram(FirstToken), "seconds", ["server", "engine"], "request_lifecycle";
+    /// Mean time of an output token of a request, between the first and the last schedule call that counted some.
+    TimePerToken = "gen_ai_server_time_per_output_token_seconds": Histogram(OutputToken), "seconds", ["server", "engine"], "request_lifecycle";
 }
 
 impl Id {
