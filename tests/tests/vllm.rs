@@ -553,3 +553,92 @@ fn attaching_and_detaching_under_load_harms_nothing() {
     let run = driver.finish();
     assert_eq!(run.result["ok"], true, "{}", run.result);
 }
+
+#[test]
+fn vllms_own_entry_point_leads_to_a_helper_that_waits() {
+    const PROGRAM: &str = "\
+import importlib, os, sys
+from vllm.plugins import load_plugins_by_group
+def waits():
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            if 'memfd:profilemate-helper' in os.readlink('/proc/self/fd/' + name): return True
+        except OSError: pass
+    return False
+group = 'vllm.general_plugins'
+os.environ['VLLM_PLUGINS'] = 'another'
+assert 'profilemate' not in load_plugins_by_group(group)
+os.environ['VLLM_PLUGINS'] = 'profilemate'
+plugin = load_plugins_by_group(group)['profilemate']
+print(waits())
+plugin()
+print(waits())
+";
+    let Some(python) = vllm::python(&vllm::version()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let site = folder.path().join("site-packages");
+    std::fs::create_dir(&site).expect("a folder");
+    let installed = Command::new(binary())
+        .args(["helper", "install", "--way", "plugin", "--into"])
+        .arg(&site)
+        .output()
+        .expect("profilemate runs");
+    assert!(installed.status.success(), "{installed:?}");
+    let done = Command::new(python)
+        .args(["-c", PROGRAM])
+        .env("PYTHONPATH", &site)
+        .env("VLLM_LOGGING_LEVEL", "ERROR")
+        .output()
+        .expect("Python runs");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.ends_with("False\nTrue\n"), "{done:?}");
+}
+
+#[test]
+fn the_helper_is_started_in_a_server_under_load() {
+    if !root() || !vllm::is_current("once is enough") {
+        return;
+    }
+    let Some(python) = vllm::python(&vllm::version()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (ready, stop) = (folder.path().join("ready"), folder.path().join("stop"));
+    let arguments = [
+        "--requests",
+        "16",
+        "--max-tokens",
+        "300",
+        "--rounds",
+        "100",
+        "--stop-file",
+        stop.to_str().unwrap(),
+        "--ready-file",
+        ready.to_str().unwrap(),
+    ];
+    let driver = vllm::start(&python, folder.path(), &arguments);
+    profilemate_tests::wait_for("the engine", Duration::from_secs(200), || ready.exists());
+    for round in 0..3 {
+        let output = folder.path().join(format!("round{round}"));
+        let traced = Command::new(binary())
+            .args(["-v", "trace", "--touch", "helper", "--duration", "3s"])
+            .args(["--pid", &driver.pid().to_string(), "--output"])
+            .arg(&output)
+            .output()
+            .expect("profilemate runs");
+        let log = String::from_utf8_lossy(&traced.stderr).into_owned();
+        assert_eq!(traced.status.code(), Some(0), "round {round}: {log}");
+        let started = log.matches("the helper was started in it").count();
+        assert_eq!(started, if round == 0 { 2 } else { 0 }, "round {round}: {log}");
+        let session = Session::only(&output);
+        for table in ["batch_utilization", "kv_cache_usage", "forward_pass_timing", "cpu_operations_timing"] {
+            assert!(!session.rows(table).is_empty(), "{table}: {}", session.metadata);
+        }
+        assert_ledger_exact(&session);
+    }
+    std::fs::write(&stop, "").expect("a file in a temporary folder");
+    let run = driver.finish();
+    assert_eq!(run.result["ok"], true, "{}", run.result);
+}
