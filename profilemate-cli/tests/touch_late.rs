@@ -11,14 +11,15 @@ mod python_target;
 mod root;
 
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use profilemate::helper;
-use profilemate::target::python::{Entry, ProcessMemory, find_entry, identify, validate};
+use profilemate::target::python::{
+    Entry, EntryError, ProcessMemory, find_entry, identify, validate,
+};
 use profilemate::touch::{Error, Resident, load};
-use python_target::pythons;
 use root::is_root;
 use serde_json::Value;
 
@@ -35,9 +36,21 @@ struct Target {
 
 impl Target {
     fn start(python: &Path, modes: &str) -> Self {
+        Self::start_with(python, &[], modes)
+    }
+
+    fn start_with(python: &Path, flags: &[&str], modes: &str) -> Self {
         let program = include_str!("late_target/target.py");
         let mut child = Command::new(python)
-            .args(["-B", "-W", "ignore::DeprecationWarning", "-c", program, modes])
+            .args(flags)
+            .args([
+                "-B",
+                "-W",
+                "ignore::DeprecationWarning",
+                "-c",
+                program,
+                modes,
+            ])
             .env_remove("PYTHONPATH")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -60,10 +73,7 @@ impl Target {
     }
 
     fn entry(&self) -> Entry {
-        let memory = ProcessMemory { pid: self.pid() };
-        let interpreter = identify(self.pid(), &memory).unwrap();
-        let layout = validate(&interpreter, &memory).unwrap();
-        find_entry(&interpreter, &layout, &memory).unwrap()
+        entry(self.pid()).unwrap()
     }
 
     fn signal(&self, signal: i32) {
@@ -90,7 +100,11 @@ impl Target {
         assert!(self.child.wait().unwrap().success(), "{what}");
         let told: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{what}: {line}"));
         assert_eq!(told["wrong"], serde_json::json!([]), "{what}");
-        assert_eq!(told["left"], serde_json::json!([]), "{what}: names are left");
+        assert_eq!(
+            told["left"],
+            serde_json::json!([]),
+            "{what}: names are left"
+        );
         assert!(told["count"]["works"].as_u64().unwrap() > 0, "{what}");
         assert_eq!(told["count"]["raised"], told["count"]["caught"], "{what}");
         told["count"].clone()
@@ -102,6 +116,27 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The interpreters of this machine, and the one that `tests/python/setup` has got.
+fn pythons() -> Vec<PathBuf> {
+    let mut found = python_target::pythons();
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let newest = home.join(".cache/profilemate/python-3.14/usr/bin/python3.14");
+    if newest.exists() {
+        found.push(newest);
+    } else {
+        println!("skipped: no CPython 3.14 (tests/python/setup gets one)");
+    }
+    found
+}
+
+/// The way into a process.
+fn entry(pid: u32) -> Result<Entry, EntryError> {
+    let memory = ProcessMemory { pid };
+    let interpreter = identify(pid, &memory).unwrap();
+    let layout = validate(&interpreter, &memory).unwrap();
+    find_entry(&interpreter, &layout, &memory)
 }
 
 fn repetitions() -> u64 {
@@ -128,24 +163,42 @@ fn undisturbed(modes: &str) {
             repetitions()
         };
         let mut stood: Vec<u64> = (0..times)
-            .map(|_| load(pid, &entry, COUNT).unwrap_or_else(|error| panic!("{what}: {error}")).1)
+            .map(|_| {
+                load(pid, &entry, COUNT)
+                    .unwrap_or_else(|error| panic!("{what}: {error}"))
+                    .1
+            })
             .collect();
         stood.sort_unstable();
         if let (Some(longest), Some(median)) = (stood.last(), stood.get(stood.len() / 2)) {
-            println!("{what}: stood {} us, {} us at worst", median / 1000, longest / 1000);
+            println!(
+                "{what}: stood {} us, {} us at worst",
+                median / 1000,
+                longest / 1000
+            );
         }
         assert_eq!(status(pid, "TracerPid"), "0", "{what}");
         let count = target.finish(&what);
         assert_eq!(count["injected"].as_u64().unwrap_or(0), times, "{what}");
-        for (mode, counted) in [("forks", "children"), ("signals", "handled"), ("raising", "raised")] {
-            assert!(!modes.contains(mode) || count[counted].as_u64().unwrap() > 0, "{what}");
+        for (mode, counted) in [
+            ("forks", "children"),
+            ("signals", "handled"),
+            ("raising", "raised"),
+        ] {
+            assert!(
+                !modes.contains(mode) || count[counted].as_u64().unwrap() > 0,
+                "{what}"
+            );
         }
     }
 }
 
 fn status(pid: u32, name: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
     line.trim_start_matches(':').trim().to_owned()
 }
 
@@ -185,11 +238,34 @@ fn a_thread_that_waits_outside_of_python_is_left_alone() {
         let entry = target.entry();
         let began = Instant::now();
         let result = helper::load(target.pid(), &entry);
-        assert!(matches!(result, Err(Error::NotReached { .. })), "{what}: {result:?}");
+        assert!(
+            matches!(result, Err(Error::NotReached { .. })),
+            "{what}: {result:?}"
+        );
         assert!(began.elapsed() < Duration::from_secs(9), "{what}");
         assert_eq!(status(target.pid(), "TracerPid"), "0", "{what}");
         assert!(Resident::find(target.pid()).unwrap().is_none(), "{what}");
         target.finish(&what);
+    }
+}
+
+#[test]
+fn an_interface_that_is_switched_off_is_not_used() {
+    if !is_root() {
+        return;
+    }
+    for python in pythons() {
+        let flags = ["-X", "disable_remote_debug"];
+        let target = Target::start_with(&python, &flags, "one");
+        let found = entry(target.pid());
+        // Older ones have no such interface, and know no such option.
+        let remote = matches!(Target::start(&python, "one").entry(), Entry::Remote(_));
+        let what = python.display();
+        assert_eq!(
+            matches!(found, Err(EntryError::Disabled)),
+            remote,
+            "{what}: {found:?}"
+        );
     }
 }
 
@@ -225,10 +301,16 @@ fn a_stopped_target_stays_stopped_and_is_served_when_it_goes_on() {
         std::thread::scope(|scope| {
             let load = scope.spawn(|| helper::load(target.pid(), &entry).map(drop));
             std::thread::sleep(Duration::from_millis(500));
-            assert!(matches!(target.state(), 'T' | 't'), "{what}: {}", target.state());
+            assert!(
+                matches!(target.state(), 'T' | 't'),
+                "{what}: {}",
+                target.state()
+            );
             assert!(!load.is_finished(), "{what}");
             target.signal(libc::SIGCONT);
-            load.join().unwrap().unwrap_or_else(|error| panic!("{what}: {error}"));
+            load.join()
+                .unwrap()
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
         });
         target.finish(&what);
     }
@@ -242,11 +324,7 @@ fn a_killed_tracer_leaves_no_breakpoint() {
     // The tracer is this test run again, which waits for a target that never comes by.
     if let Ok(pid) = std::env::var("PROFILEMATE_LATE_PID") {
         let pid = pid.parse().unwrap();
-        let memory = ProcessMemory { pid };
-        let interpreter = identify(pid, &memory).unwrap();
-        let layout = validate(&interpreter, &memory).unwrap();
-        let entry = find_entry(&interpreter, &layout, &memory).unwrap();
-        let _killed = helper::load(pid, &entry);
+        let _killed = helper::load(pid, &entry(pid).unwrap());
         panic!("it was not killed");
     }
     for python in pythons() {

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use profilemate_tests::demo::{self, assert_steps_are_a_run_of};
-use profilemate_tests::{Guard, Session, binary, root, wait_for};
+use profilemate_tests::{Guard, Session, assert_ledger_exact, binary, root, vllm, wait_for};
 
 fn profilemate(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().unwrap()
@@ -172,10 +172,15 @@ fn assert_started_late(python: &Path) {
     let looked = profilemate(&["trace", "--touch", "helper", "--dry-run", "--pid", &pid]);
     let plan = stdout(&looked);
     assert!(
-        plan.contains("`_PyEval_EvalFrameDefault` (0x") && plan.contains("`PyRun_SimpleString` (0x"),
+        plan.contains("`_PyEval_EvalFrameDefault` (0x")
+            && plan.contains("`PyRun_SimpleString` (0x"),
         "{looked:?}"
     );
-    assert_eq!(states(target.pid()), [] as [String; 0], "a look changes nothing");
+    assert_eq!(
+        states(target.pid()),
+        [] as [String; 0],
+        "a look changes nothing"
+    );
     let traced = |name: &str, more: &[&str]| {
         let output = folder.path().join(name);
         let done = tracer(target.pid(), &output, more).output().unwrap();
@@ -185,11 +190,19 @@ fn assert_started_late(python: &Path) {
     };
     let options = ["--touch", "helper", "--duration", "3s"];
     let (first, log) = traced("first", &options);
-    assert_eq!(log.matches("the helper was started in it").count(), 2, "{log}");
-    wait_for("the methods to be as they were", Duration::from_secs(10), || {
-        let states = states(target.pid());
-        states.len() == 2 && states.iter().all(|state| state == "waiting")
-    });
+    assert_eq!(
+        log.matches("the helper was started in it").count(),
+        2,
+        "{log}"
+    );
+    wait_for(
+        "the methods to be as they were",
+        Duration::from_secs(10),
+        || {
+            let states = states(target.pid());
+            states.len() == 2 && states.iter().all(|state| state == "waiting")
+        },
+    );
     // The next one finds it waiting.
     let (last, log) = traced("last", &options);
     assert!(!log.contains("the helper was started in it"), "{log}");
@@ -203,7 +216,11 @@ fn assert_started_late(python: &Path) {
             "request_lifecycle",
             "preemption_events",
         ] {
-            assert!(!session.rows(table).is_empty(), "{table}: {}", session.metadata);
+            assert!(
+                !session.rows(table).is_empty(),
+                "{table}: {}",
+                session.metadata
+            );
         }
     }
     target.finish(Duration::from_secs(90));
@@ -228,10 +245,7 @@ fn what_forbids_the_helper_in_a_process_is_told_and_nothing_is_done() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let script = format!(
-        "VLLM_ENABLE_PROFILING=0 exec {} \"$@\"\n",
-        python.display()
-    );
+    let script = format!("VLLM_ENABLE_PROFILING=0 exec {} \"$@\"\n", python.display());
     let wrapper = folder.path().join("python");
     std::fs::write(&wrapper, format!("#!/bin/sh\n{script}")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -294,8 +308,17 @@ fn a_pth_line_in_an_environment_and_a_sitecustomize_lead_to_a_helper_that_waits(
         let path = environment.to_str().unwrap();
         let installed = profilemate(&["helper", "install", "--way", "pth", "--into", path]);
         assert_eq!(installed.status.code(), Some(0), "{installed:?}");
-        for (flags, there) in [(vec![], true), (vec!["-E"], true), (vec!["-I"], true), (vec!["-S"], false)] {
-            assert_eq!(reached(&mut run(&flags)), there, "`.pth` line, {minor} {flags:?}");
+        for (flags, there) in [
+            (vec![], true),
+            (vec!["-E"], true),
+            (vec!["-I"], true),
+            (vec!["-S"], false),
+        ] {
+            assert_eq!(
+                reached(&mut run(&flags)),
+                there,
+                "`.pth` line, {minor} {flags:?}"
+            );
         }
         let removed = profilemate(&["helper", "remove", "--from", path]);
         assert_eq!(removed.status.code(), Some(0), "{removed:?}");
@@ -303,10 +326,19 @@ fn a_pth_line_in_an_environment_and_a_sitecustomize_lead_to_a_helper_that_waits(
 
         let layout = folder.path().join("layout");
         profilemate::helper::install::lay_out(&layout).unwrap();
-        for (flags, there) in [(vec![], true), (vec!["-E"], false), (vec!["-I"], false), (vec!["-S"], false)] {
+        for (flags, there) in [
+            (vec![], true),
+            (vec!["-E"], false),
+            (vec!["-I"], false),
+            (vec!["-S"], false),
+        ] {
             let mut command = run(&flags);
             command.env("PYTHONPATH", &layout);
-            assert_eq!(reached(&mut command), there, "PYTHONPATH, {minor} {flags:?}");
+            assert_eq!(
+                reached(&mut command),
+                there,
+                "PYTHONPATH, {minor} {flags:?}"
+            );
         }
     }
 }
@@ -324,4 +356,106 @@ fn what_was_installed_is_told_and_removed() {
     assert_eq!(std::fs::read_dir(&site).unwrap().count(), 0);
     let again = profilemate(&["helper", "remove", "--from", path]);
     assert_eq!(again.status.code(), Some(4));
+}
+
+#[test]
+fn vllms_own_entry_point_leads_to_a_helper_that_waits() {
+    const PROGRAM: &str = "\
+import importlib, os, sys
+from vllm.plugins import load_plugins_by_group
+def waits():
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            if 'memfd:profilemate-helper' in os.readlink('/proc/self/fd/' + name): return True
+        except OSError: pass
+    return False
+group = 'vllm.general_plugins'
+os.environ['VLLM_PLUGINS'] = 'another'
+assert 'profilemate' not in load_plugins_by_group(group)
+os.environ['VLLM_PLUGINS'] = 'profilemate'
+plugin = load_plugins_by_group(group)['profilemate']
+print(waits())
+plugin()
+print(waits())
+";
+    let Some(python) = vllm::python(&vllm::version()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let site = folder.path().join("site-packages");
+    std::fs::create_dir(&site).unwrap();
+    let installed = Command::new(binary())
+        .args(["helper", "install", "--way", "plugin", "--into"])
+        .arg(&site)
+        .output()
+        .unwrap();
+    assert!(installed.status.success(), "{installed:?}");
+    let done = Command::new(python)
+        .args(["-c", PROGRAM])
+        .env("PYTHONPATH", &site)
+        .env("VLLM_LOGGING_LEVEL", "ERROR")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.ends_with("False\nTrue\n"), "{done:?}");
+}
+
+#[test]
+fn the_helper_is_started_in_a_server_under_load() {
+    if !root() || !vllm::is_current("once is enough") {
+        return;
+    }
+    let Some(python) = vllm::python(&vllm::version()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (ready, stop) = (folder.path().join("ready"), folder.path().join("stop"));
+    let arguments = [
+        "--requests",
+        "16",
+        "--max-tokens",
+        "300",
+        "--rounds",
+        "100",
+        "--stop-file",
+        stop.to_str().unwrap(),
+        "--ready-file",
+        ready.to_str().unwrap(),
+    ];
+    let driver = vllm::start(&python, folder.path(), &arguments);
+    wait_for("the engine", Duration::from_secs(200), || ready.exists());
+    for round in 0..3 {
+        let output = folder.path().join(format!("round{round}"));
+        let traced = Command::new(binary())
+            .args(["-v", "trace", "--touch", "helper", "--duration", "3s"])
+            .args(["--pid", &driver.pid().to_string(), "--output"])
+            .arg(&output)
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&traced.stderr).into_owned();
+        assert_eq!(traced.status.code(), Some(0), "round {round}: {log}");
+        let started = log.matches("the helper was started in it").count();
+        assert_eq!(
+            started,
+            if round == 0 { 2 } else { 0 },
+            "round {round}: {log}"
+        );
+        let session = Session::only(&output);
+        for table in [
+            "batch_utilization",
+            "kv_cache_usage",
+            "forward_pass_timing",
+            "cpu_operations_timing",
+        ] {
+            assert!(
+                !session.rows(table).is_empty(),
+                "{table}: {}",
+                session.metadata
+            );
+        }
+        assert_ledger_exact(&session);
+    }
+    std::fs::write(&stop, "").unwrap();
+    let run = driver.finish();
+    assert_eq!(run.result["ok"], true, "{}", run.result);
 }

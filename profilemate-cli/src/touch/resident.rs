@@ -180,8 +180,13 @@ impl Serving {
 
     /// The methods that it has not bound, as far as it has come to them, and why.
     pub fn refused(&self) -> Vec<Told> {
-        let told = self.resident.state().map_or_else(Vec::new, |state| state.methods);
-        told.into_iter().filter(|told| told.reason.is_some()).collect()
+        let told = self
+            .resident
+            .state()
+            .map_or_else(Vec::new, |state| state.methods);
+        told.into_iter()
+            .filter(|told| told.reason.is_some())
+            .collect()
     }
 
     fn wait(&self, patience: Duration, good: impl Fn(&State) -> bool) -> Option<State> {

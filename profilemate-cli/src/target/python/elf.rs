@@ -60,10 +60,7 @@ pub(super) struct Functions {
 }
 
 /// Reads where the functions named in `wanted` are, by both symbol tables.
-pub(super) fn functions(
-    file: File,
-    wanted: &[&'static str],
-) -> Result<Functions, object::Error> {
+pub(super) fn functions(file: File, wanted: &[&'static str]) -> Result<Functions, object::Error> {
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache)?;
     let mut functions = Functions {

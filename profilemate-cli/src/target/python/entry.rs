@@ -181,11 +181,7 @@ impl Code {
     }
 
     /// Address of the one function of that name.
-    fn function(
-        &self,
-        interpreter: &Interpreter,
-        symbol: &'static str,
-    ) -> Result<u64, EntryError> {
+    fn function(&self, interpreter: &Interpreter, symbol: &'static str) -> Result<u64, EntryError> {
         let found = self.image.addresses(symbol);
         let [address] = found[..] else {
             return Err(EntryError::Symbol {

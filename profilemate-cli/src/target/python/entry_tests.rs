@@ -1,3 +1,5 @@
+//! Ways in by recorded offsets, and threads that are left alone.
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -140,12 +142,21 @@ fn a_thread_is_left_alone_while_anything_is_to_be_done_in_it() {
             memory
         };
         assert!(entry.is_calm(&calm(), 77, STATE, false), "3.{minor}");
-        assert!(!entry.is_calm(&calm(), 77, STATE, true), "an exception is thrown");
-        assert!(!entry.is_calm(&calm(), 78, STATE, false), "another thread's");
+        assert!(
+            !entry.is_calm(&calm(), 77, STATE, true),
+            "an exception is thrown"
+        );
+        assert!(
+            !entry.is_calm(&calm(), 78, STATE, false),
+            "another thread's"
+        );
         for address in [breaker, STATE + eval.exception, STATE + STATE_INTERPRETER] {
             let memory = calm();
             memory.set(address, 2);
-            assert!(!entry.is_calm(&memory, 77, STATE, false), "3.{minor} {address:#x}");
+            assert!(
+                !entry.is_calm(&memory, 77, STATE, false),
+                "3.{minor} {address:#x}"
+            );
         }
     }
 }

@@ -28,12 +28,7 @@ const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const PAGE: usize = 4096;
 
 /// Has the main thread of process `pid` run `code`. Gives for how many nanoseconds it stood.
-pub(super) fn run(
-    pid: u32,
-    entry: &EvalEntry,
-    filters: Filters,
-    code: &str,
-) -> Result<u64, Error> {
+pub(super) fn run(pid: u32, entry: &EvalEntry, filters: Filters, code: &str) -> Result<u64, Error> {
     look(pid)?;
     let instruction = find_syscall_instruction(pid)?;
     let tracer = move || {
@@ -177,8 +172,7 @@ impl<'a> Wait<'a> {
 
     fn is_hit(&self, stop: Stop) -> bool {
         stop == Stop::Signal(libc::SIGTRAP)
-            && ptrace::signal_info(self.pid)
-                .is_ok_and(|info| info.perf_data() == Some(self.data))
+            && ptrace::signal_info(self.pid).is_ok_and(|info| info.perf_data() == Some(self.data))
     }
 
     /// Whether the thread, which stands at the breakpoint, can be used.

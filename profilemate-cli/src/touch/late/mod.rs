@@ -82,7 +82,10 @@ fn calls() -> [Call; 9] {
     let cloexec = libc::MFD_CLOEXEC as u64;
     [
         call(libc::SYS_memfd_create, [0, cloexec, 0, 0, 0, 0]),
-        call(libc::SYS_mmap, [0, page + data, read_execute, private, 3, 0]),
+        call(
+            libc::SYS_mmap,
+            [0, page + data, read_execute, private, 3, 0],
+        ),
         call(libc::SYS_mmap, [0, data, read_write, fixed, 3, page]),
         any(libc::SYS_pipe2),
         any(libc::SYS_poll),

@@ -139,11 +139,8 @@ impl Script {
         group: Gid,
     ) -> io::Result<Self> {
         let name = format!(".profilemate-{:016x}.py", fastrand::u64(..));
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
         let script = Self {
             folder,

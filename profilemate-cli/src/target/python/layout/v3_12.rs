@@ -2,7 +2,9 @@
 
 use profilemate_common::python::{INSTANCE_TAGGED, INT_TAG, KernelLayout};
 
-use super::{Breaker, CodeOffsets, EvalOffsets, FunctionOffsets, InternedOffsets, Offsets, StackOffsets};
+use super::{
+    Breaker, CodeOffsets, EvalOffsets, FunctionOffsets, InternedOffsets, Offsets, StackOffsets,
+};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 12,

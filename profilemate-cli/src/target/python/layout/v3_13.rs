@@ -3,7 +3,8 @@
 use profilemate_common::python::{INSTANCE_INLINE, INT_TAG, KernelLayout};
 
 use super::{
-    Breaker, CodeOffsets, DebugOffset, EvalOffsets, FunctionOffsets, InternedOffsets, Offsets, StackOffsets, VersionCache,
+    Breaker, CodeOffsets, DebugOffset, EvalOffsets, FunctionOffsets, InternedOffsets, Offsets,
+    StackOffsets, VersionCache,
 };
 
 pub(super) const OFFSETS: Offsets = Offsets {
