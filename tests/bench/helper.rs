@@ -1,6 +1,6 @@
 //! `helper`: what the Python helper costs a program that no tracer looks at, and what starting it late costs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -62,7 +62,7 @@ fn import(options: &Options, python: &Path, layout: &Path) -> Result<()> {
 }
 
 /// One program's calls: before the helper is started in it, while it waits.
-fn calls(options: &Options, python: &PathBuf) -> Result<()> {
+fn calls(options: &Options, python: &Path) -> Result<()> {
     let (programs, rounds) = if options.quick { (5, 15) } else { (21, 31) };
     let (mut before, mut more, mut stood) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..programs {

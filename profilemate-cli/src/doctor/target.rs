@@ -385,6 +385,7 @@ mod tests {
             interpreter: None,
             vllm: Some("0.32.0".into()),
             technique,
+            late: None,
             libraries: Vec::new(),
             frames: Vec::new(),
             methods: Vec::new(),

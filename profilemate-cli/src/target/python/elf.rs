@@ -24,9 +24,11 @@ const SYMBOLS: usize = 2_000_000;
 pub(super) fn read(file: File, wanted: &[&'static str]) -> Result<Image, object::Error> {
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache)?;
-    let mut image = Image::default();
-    image.segments = segments(&elf);
-    image.build_id = elf.build_id()?.map(hex);
+    let mut image = Image {
+        segments: segments(&elf),
+        build_id: elf.build_id()?.map(hex),
+        ..Image::default()
+    };
     collect(elf.dynamic_symbols(), wanted, &mut image.symbols);
     if image.symbols.len() < wanted.len() {
         collect(elf.symbols(), wanted, &mut image.symbols);

@@ -79,7 +79,7 @@ fn calls() -> [Call; 9] {
     );
     let private = libc::MAP_PRIVATE as u64;
     let fixed = private | libc::MAP_FIXED as u64;
-    let cloexec = libc::MFD_CLOEXEC as u64;
+    let cloexec = u64::from(libc::MFD_CLOEXEC);
     [
         call(libc::SYS_memfd_create, [0, cloexec, 0, 0, 0, 0]),
         call(
