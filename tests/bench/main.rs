@@ -8,6 +8,7 @@ mod attach;
 mod call;
 mod driver_probe;
 mod events;
+mod helper;
 mod process;
 mod report;
 mod rig;
@@ -36,6 +37,7 @@ const PARTS: &[Part] = &[
     ("attach", attach::run),
     ("events", events::run),
     ("tracer", tracer::run),
+    ("helper", helper::run),
     ("server", server::run),
 ];
 

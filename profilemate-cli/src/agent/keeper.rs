@@ -220,6 +220,7 @@ impl Keeper {
             budget: shared.can_measure_costs().then_some(config.probes.budget.0),
             roots: BTreeSet::from([self.found.key.pid]),
             touch: Touch::Probes,
+            late: false,
             wanted: Wanted {
                 only: job.map_or_else(|| config.probes.tables.clone(), |job| job.tables.clone()),
                 without: Vec::new(),

@@ -209,8 +209,9 @@ pub enum Touch {
     /// runs on CPython 3.11 loads the Python helper.
     #[default]
     Probes,
-    /// No thread is stopped and no pointer is redirected from outside: methods are bound by the Python helper that
-    /// waits in the process (`profilemate helper install`), or that a command started with `--` loads.
+    /// No pointer is redirected from outside: methods are bound by the Python helper that waits in the process
+    /// (`profilemate helper install`), or that a command started with `--` loads. Where a process given with `--pid` has
+    /// none, its main thread is made to start one.
     Helper,
 }
 

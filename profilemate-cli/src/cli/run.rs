@@ -20,6 +20,7 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
     let mut options = Options {
         roots: BTreeSet::new(),
         touch: trace.touch,
+        late: trace.touch == Touch::Helper && !trace.pid.is_empty(),
         wanted: Wanted {
             only: trace.common.only.clone(),
             without: trace.common.without.clone(),
@@ -180,6 +181,7 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
     Options {
         roots: BTreeSet::from([pid]),
         touch: Touch::Probes,
+        late: false,
         wanted: Wanted {
             only: common.only.clone(),
             without: common.without.clone(),

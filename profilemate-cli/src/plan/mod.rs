@@ -1,6 +1,7 @@
 //! What will be done to a target, decided before anything is done: pure and printable (`--dry-run`).
 
 pub mod driver;
+pub mod late;
 pub mod site;
 mod text;
 
@@ -39,6 +40,8 @@ pub struct ProcessPlan {
     pub vllm: Option<String>,
     /// What is done, or why nothing is.
     pub technique: Technique,
+    /// How the helper is started in it first, if it has none.
+    pub late: Option<late::Late>,
     /// The catalogue's methods for this version.
     pub methods: Vec<MethodPlan>,
     /// Frames that walks of its threads' stacks look for.
@@ -190,9 +193,11 @@ impl ProcessPlan {
         methods.extend(found.methods.iter().cloned());
         let technique = std::mem::replace(&mut self.technique, Technique::MethodProbes);
         let frames = std::mem::take(&mut self.frames);
+        let late = self.late.take();
         *self = Self {
             role,
             technique,
+            late,
             methods,
             frames,
             ..found

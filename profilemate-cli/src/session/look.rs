@@ -303,6 +303,7 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
         interpreter: None,
         vllm: None,
         technique: Technique::Wait("not looked at yet".to_owned()),
+        late: None,
         methods: Vec::new(),
         frames: Vec::new(),
         libraries: Vec::new(),
@@ -319,8 +320,8 @@ pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: boo
     }
     if options.touch == Touch::Helper {
         return Technique::Wait(
-            "no Python helper serves in it; start it with `profilemate trace --touch helper -- CMD`, or install the \
-             helper for its next start (`profilemate helper install`)"
+            "no Python helper serves in it; `--touch helper --pid PID` starts one in a running process, `profilemate \
+             trace --touch helper -- CMD` with a command, and `profilemate helper install` for its next start"
                 .to_owned(),
         );
     }
@@ -329,8 +330,8 @@ pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: boo
     }
     Technique::Wait(format!(
         "CPython {} calls Python functions without looking at their vectorcall pointer, so a running server cannot be \
-         redirected from outside; start it with `profilemate trace -- CMD`, or install the helper for its next start \
-         (`profilemate helper install`)",
+         redirected from outside; `--touch helper --pid PID` starts the helper in it, `profilemate trace -- CMD` with a \
+         command, and `profilemate helper install` for its next start",
         runtime.layout.version
     ))
 }

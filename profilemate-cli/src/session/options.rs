@@ -21,6 +21,8 @@ pub struct Options {
     pub roots: BTreeSet<u32>,
     /// How the target may be touched.
     pub touch: Touch,
+    /// The helper may be started in processes that run already: the user has named them.
+    pub late: bool,
     /// Which tables are wanted.
     pub wanted: Wanted,
     /// The user's own methods.

@@ -231,7 +231,7 @@ fn open_memfd(pid: u32, tid: u32, fd: u64) -> Result<File, Error> {
 }
 
 /// Finds a `syscall` instruction in the process: in the vDSO, or else in any code it has mapped.
-fn find_syscall_instruction(pid: u32) -> Result<u64, Error> {
+pub(super) fn find_syscall_instruction(pid: u32) -> Result<u64, Error> {
     const SEARCHED: u64 = 4 << 20;
     let maps = read_proc(pid, "maps")?;
     let mut code: Vec<_> = maps.lines().filter_map(parse_code).collect();

@@ -50,6 +50,20 @@ pub struct State {
     pub serial: u64,
     /// Why it failed.
     pub reason: Option<String>,
+    /// What became of each method of the plans.
+    #[serde(default)]
+    pub methods: Vec<Told>,
+}
+
+/// What a helper says of one method.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Told {
+    /// Its module.
+    pub module: String,
+    /// Its name there.
+    pub qualname: Option<String>,
+    /// Why it was not bound, if so.
+    pub reason: Option<String>,
 }
 
 /// A helper that was found in a process.
@@ -162,6 +176,17 @@ impl Serving {
             && self
                 .wait(Duration::from_secs(1), |state| state.state == "waiting")
                 .is_some()
+    }
+
+    /// The methods that it has not bound, as far as it has come to them, and why.
+    pub fn refused(&self) -> Vec<Told> {
+        let told = self
+            .resident
+            .state()
+            .map_or_else(Vec::new, |state| state.methods);
+        told.into_iter()
+            .filter(|told| told.reason.is_some())
+            .collect()
     }
 
     fn wait(&self, patience: Duration, good: impl Fn(&State) -> bool) -> Option<State> {

@@ -85,6 +85,8 @@ class Resident:
             return
         for fd in (self.reader, self.writer, self.memfd):
             os.close(fd)
+        if self.binder is not None:
+            self.binder.forked()
         self.begin()
 
     def watch_own_lock(self):
@@ -108,6 +110,8 @@ class Resident:
                     self.receive()
                 elif self.listener is not None and self.is_free():
                     self.release()
+                elif self.listener is not None and self.listener.retry():
+                    self.tell("bound", lines=self.listener.plan.said.values())
         except BaseException:
             # The interpreter ends, or is out of memory. Functions stay as they are: that is safe.
             return
@@ -141,7 +145,7 @@ class Resident:
         except Exception as error:
             self.tell("failed", "%s: %s" % (type(error).__name__, error))
         else:
-            self.tell("bound", lines=self.listener.plan.lines)
+            self.tell("bound", lines=self.listener.plan.said.values())
 
     def message(self):
         magic, length = HEAD.unpack(self.exactly(HEAD.size))
