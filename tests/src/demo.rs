@@ -20,8 +20,14 @@ pub fn truth(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Pythons of `minor` ("3.12") found on this machine: on PATH, or installed by pyenv.
+/// A Python of `minor` ("3.12") found on this machine.
 pub fn python(minor: &str) -> Option<PathBuf> {
+    pythons(minor).into_iter().next()
+}
+
+/// Pythons of `minor` found on this machine: installed by pyenv, and those of the system, which may be built in another
+/// way.
+pub fn pythons(minor: &str) -> Vec<PathBuf> {
     let home = std::env::var("HOME").unwrap_or_default();
     let pyenv = std::fs::read_dir(format!("{home}/.pyenv/versions"))
         .into_iter()
@@ -38,11 +44,11 @@ pub fn python(minor: &str) -> Option<PathBuf> {
         .collect();
     found.push(PathBuf::from(format!("/usr/bin/python{minor}")));
     found.push(PathBuf::from(format!("/usr/local/bin/python{minor}")));
-    let python = found.into_iter().find(|path| path.exists());
-    if python.is_none() {
+    found.retain(|path| path.exists());
+    if found.is_empty() {
         println!("skipped: no Python {minor} on this machine");
     }
-    python
+    found
 }
 
 /// Pythons on which method probes work from outside, and which are on this machine.

@@ -208,7 +208,8 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
     calibrate(pump);
     for table in crate::table::TABLES {
         let reason = if table.file == "methods" && options.methods.is_empty() {
-            "no `--method` was given"
+            // Nothing was asked for: there is nothing to tell.
+            continue;
         } else if !options.wanted.table(table.file) && table.file != "methods" {
             "left out by `--only` or `--without`"
         } else if table.file == "cuda_graph_timeline" && !options.graph_timeline {
