@@ -16,6 +16,7 @@ pub mod rule;
 pub mod selector;
 pub mod text;
 pub mod trace;
+mod without;
 
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "what is computed is exact")]
