@@ -1,6 +1,6 @@
 """True values from inside, to compare a tracer's output with. Off unless a file is given.
 
-One JSON object a line. `e` tells what: `schedule`, `preempt`, `evict`, `execute_model`, `finish`. `t` is the wall
+One JSON object a line. `e` tells what: `schedule`, `preempt`, `evict`, `execute_model`, `route`, `encode`, `finish`. `t` is the wall
 clock in seconds, `ts_ns` CLOCK_MONOTONIC, `dur_us` a duration in microseconds, `pid` the process.
 """
 
@@ -70,6 +70,10 @@ def execute_model(output, result, duration_ns: int) -> None:
         tokens=output.total_num_scheduled_tokens,
         ret=type(result).__name__,
     )
+
+
+def route(layer: str, ids: list[list[int]]) -> None:
+    _write(e="route", layer=layer, ids=ids)
 
 
 def finish(request) -> None:

@@ -78,14 +78,18 @@ fn release(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// Whether a mapped file is the library, also if another has taken its place on the disk.
+fn is_library(path: &str) -> bool {
+    path.strip_suffix(" (deleted)")
+        .unwrap_or(path)
+        .ends_with("/libc10.so")
+}
+
 fn vtable(memory: ProcessMemory) -> Result<u64, TensorError> {
     let text = std::fs::read_to_string(format!("/proc/{}/maps", memory.pid)).unwrap_or_default();
     let mappings = maps::parse(&text);
     let mut found: Vec<&maps::Mapping> = Vec::new();
-    for mapping in mappings
-        .iter()
-        .filter(|own| own.path.ends_with("/libc10.so"))
-    {
+    for mapping in mappings.iter().filter(|own| is_library(&own.path)) {
         let same =
             |other: &&maps::Mapping| other.inode == mapping.inode && other.path == mapping.path;
         if !found.iter().any(same) {
@@ -116,6 +120,13 @@ fn vtable(memory: ProcessMemory) -> Result<u64, TensorError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_that_was_replaced_on_the_disk_is_still_the_one_in_use() {
+        assert!(is_library("/venv/lib/python3.12/site-packages/torch/lib/libc10.so"));
+        assert!(is_library("/tmp/x/libc10.so (deleted)"));
+        assert!(!is_library("/tmp/x/libc10.so.bak") && !is_library("/tmp/x/mylibc10.so"));
+    }
 
     #[test]
     fn versions_that_are_not_known_are_refused() {

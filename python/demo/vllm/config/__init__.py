@@ -26,6 +26,13 @@ class CompilationConfig:
 
 
 @dataclass
+class ModelArchitectureConfig:
+    """What the toy model is made of."""
+
+    num_experts: int = 8
+
+
+@dataclass
 class ModelConfig:
     """The toy model."""
 
@@ -38,6 +45,7 @@ class ModelConfig:
     uses_mrope: bool = False
     is_encoder_decoder: bool = False
     runner_type: str = "generate"
+    model_arch_config: ModelArchitectureConfig = field(default_factory=ModelArchitectureConfig)
 
 
 @dataclass

@@ -6,11 +6,14 @@ import time
 from array import array
 from typing import Any, NamedTuple
 
+import torch
 from profilemate_demo import graph, model, truth
 from profilemate_demo.inference import inference_mode
 from vllm.compilation.cuda_graph import CUDAGraphWrapper
 from vllm.config import CUDAGraphMode, VllmConfig
 from vllm.forward_context import BatchDescriptor, set_forward_context
+from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
+from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput, SamplerOutput
@@ -54,6 +57,11 @@ class GPUModelRunner:
         self.kv_cache = array("Q")
         self.cudagraph_dispatcher = CudagraphDispatcher(vllm_config)
         self.graphs_due: float | None = None
+        arch = self.model_config.model_arch_config
+        self.layers = [
+            MoERunner(f"model.layers.{index}.mlp.experts", index, FusedMoEConfig(arch.num_experts, model.TOP_K))
+            for index in range(model.LAYERS)
+        ]
         self._wrap_model()
 
     def _wrap_model(self) -> None:
@@ -219,16 +227,19 @@ class GPUModelRunner:
         inputs_embeds: Any | None = None,
         **model_kwargs: Any,
     ) -> list[int]:
-        """The model: the state after each token. Then it waits as long as a small model would compute."""
+        """The model: the state after each token, and what the layers of experts make of it. Then it waits as long as a small model would compute."""
         self._run_on_device(len(input_ids), len(input_ids) == self.input_batch.num_reqs)
         cache, hidden = self.kv_cache, []
         for token, (before, own) in zip(input_ids, model_kwargs["slots"]):
             state = model.advance(cache[before] if before >= 0 else model.START, token)
             cache[own] = state
-            hidden.append(state)
+            hidden.append(model.signed(state))
+        thoughts = torch.tensor(hidden)
+        for layer in self.layers:
+            thoughts = layer.forward(thoughts, thoughts)
         config = self.model_config
         time.sleep(config.forward_sec + config.forward_sec_per_token * len(input_ids))
-        return hidden
+        return [state & model.MASK for state in thoughts.numbers]
 
     def _run_on_device(self, num_tokens: int, uniform_decode: bool) -> None:
         """The kernels of the batch, where there is a driver. The graphs are captured late, so that a tracer that has
