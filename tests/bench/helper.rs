@@ -45,6 +45,8 @@ fn import(options: &Options, python: &Path, layout: &Path) -> Result<()> {
             .args(["-S", "-c", IMPORT])
             .env("PYTHONPATH", layout)
             .env_remove("VLLM_ENABLE_PROFILING")
+            // As it is from the second start on.
+            .env_remove("PYTHONDONTWRITEBYTECODE")
             .output()?;
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         let nanoseconds: f64 = text.trim().parse().with_context(|| format!("{done:?}"))?;
