@@ -89,7 +89,7 @@ pub enum EntryError {
     NoTrap,
     /// The interpreter was told not to take requests, or built so.
     #[error(
-        "remote debugging is switched off in it (`PYTHON_DISABLE_REMOTE_DEBUG`, `-X disable_remote_debug`, or its build)"
+        "remote debugging is switched off in it (`PYTHON_DISABLE_REMOTE_DEBUG`, `-X disable-remote-debug`, or its build)"
     )]
     Disabled,
     /// What the interpreter says of its own interface cannot be.
