@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 pub mod cuda;
 pub mod demo;
 pub mod engine;
+pub mod needs;
+pub mod scale;
 pub mod vllm;
 
 /// Whether privileged tests can run. Without root they are skipped with a printed line, or fail where
