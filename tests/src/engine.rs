@@ -50,12 +50,24 @@ pub struct Engine {
 impl Engine {
     /// Starts Prometheus on a store in `data`, with a configuration.
     pub fn prometheus(folder: &Path, data: &Path, config: &Path, port: u16) -> Self {
+        Self::prometheus_with(folder, data, config, port, &[])
+    }
+
+    /// The same, with more options.
+    pub fn prometheus_with(
+        folder: &Path,
+        data: &Path,
+        config: &Path,
+        port: u16,
+        options: &[&str],
+    ) -> Self {
         let mut command = program(folder, "prometheus");
         command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--log.level=warn");
+            .arg("--log.level=warn")
+            .args(options);
         Self::start(&mut command, port, "/-/ready")
     }
 
@@ -117,6 +129,16 @@ impl Engine {
             url: format!("http://127.0.0.1:{port}"),
             port,
         }
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.guard.pid()
+    }
+
+    /// Its port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends it.

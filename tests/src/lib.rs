@@ -10,6 +10,8 @@ pub mod cuda;
 pub mod demo;
 pub mod engine;
 pub mod net;
+pub mod needs;
+pub mod scale;
 pub mod vllm;
 
 /// Whether privileged tests can run. Without root they are skipped with a printed line, or fail where

@@ -12,6 +12,7 @@ pub mod gather;
 pub mod inventory;
 pub mod measure;
 pub mod peer;
+pub mod recorded;
 pub mod rule;
 pub mod selector;
 pub mod text;

@@ -29,8 +29,10 @@ impl Kind {
 /// Upper bounds of classic buckets; the last, `+Inf`, is not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buckets {
-    /// From 100 us to 10 s: steps and forward passes.
+    /// From 100 us to 10 s: steps.
     Step,
+    /// From 1 ms to 1 s, and few: forward passes, of which each rank has a histogram for each graph mode.
+    Forward,
     /// Powers of two from 1 to 32,768: tokens.
     Tokens,
     /// Of the convention for request durations: 10 ms to 81.92 s.
@@ -49,6 +51,7 @@ impl Buckets {
                 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                 0.5, 1.0, 2.5, 5.0, 10.0,
             ],
+            Self::Forward => &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0],
             Self::Tokens => &[
                 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0,
                 4_096.0, 8_192.0, 16_384.0, 32_768.0,
@@ -126,7 +129,7 @@ macro_rules! metrics {
     };
 }
 
-use Buckets::{FirstToken, OutputToken, Request, Step, Tokens};
+use Buckets::{FirstToken, Forward, OutputToken, Request, Step, Tokens};
 use Kind::{Counter, Gauge, Histogram};
 
 metrics! {
@@ -177,7 +180,7 @@ metrics! {
     /// Tokens scheduled in a step.
     BatchTokens = "profilemate_batch_tokens": Histogram(Tokens), "", ["server", "engine"], "batch_utilization";
     /// Forward passes on the host, by the CUDA graph mode that was decided; `unknown` where that was not seen.
-    ForwardDuration = "profilemate_forward_duration_seconds": Histogram(Step), "seconds", ["server", "engine", "rank", "graph_mode"], "forward_pass_timing";
+    ForwardDuration = "profilemate_forward_duration_seconds": Histogram(Forward), "seconds", ["server", "engine", "rank", "graph_mode"], "forward_pass_timing";
     /// Host time of the operations of a step, by stage; time inside of another operation counts once.
     StageSeconds = "profilemate_step_stage_seconds_total": Counter, "seconds", ["server", "engine", "stage"], "cpu_operations_timing";
     /// Replays of CUDA graphs, by the padded batch size (power of two at or above it, or `larger`).

@@ -1,4 +1,4 @@
-//! Packed answers: the metrics of a node are repetitive, and gzip makes them an eighteenth.
+//! Packed answers: the metrics of a node repeat names and labels in each line.
 
 use std::io::Write as _;
 
