@@ -15,6 +15,9 @@ use crate::target::python::{
 };
 use crate::target::role::{self, Role};
 
+/// Why a process that was just found is not attached.
+pub(crate) const NOT_LOOKED_AT: &str = "not looked at yet";
+
 /// An interpreter that was identified and whose layout was checked.
 pub(super) struct Runtime {
     /// The process's memory.
@@ -302,7 +305,7 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
         python: None,
         interpreter: None,
         vllm: None,
-        technique: Technique::Wait("not looked at yet".to_owned()),
+        technique: Technique::Wait(NOT_LOOKED_AT.to_owned()),
         late: None,
         methods: Vec::new(),
         frames: Vec::new(),

@@ -41,6 +41,7 @@ use crate::sink::watch::Watcher;
 use crate::sys::clock;
 
 pub use attachment::{PutBack, put_back};
+pub(crate) use look::NOT_LOOKED_AT;
 pub use options::{Options, Wanted};
 pub use start::folder;
 pub use trouble::Trouble;

@@ -71,15 +71,24 @@ fn who_dies_is_named_the_others_are_judged_and_what_comes_back_goes_on() {
     let urls = [prometheus.url.clone(), victoria.url.clone()];
     let wait_states = |silent: &[&str]| {
         for url in &urls {
-            let expected = all_but(silent);
-            wait_for(&format!("{expected:?} at {url}"), LIMIT, || {
-                states(&site.fleet(url, &["status", "--window", "10s"]).1) == expected
+            wait_for(&format!("{silent:?} to be silent at {url}"), LIMIT, || {
+                let now = states(&site.fleet(url, &["status", "--window", "10s"]).1);
+                println!("{now:?}");
+                now == all_but(silent)
             });
         }
     };
     wait_states(&[]);
     let (code, status, _) = site.fleet(&urls[0], &["status", "--window", "10s", "--strict"]);
     assert_eq!(code, 0, "{status:#}");
+
+    // `fleet` looks at who told something every half minute: who lives shorter may never be seen.
+    let seen = "max_over_time(timestamp(profilemate_server_info{instance=\"n3\"})[5m:30s])";
+    for engine in [&prometheus, &victoria] {
+        wait_for("the fourth node to be seen", LIMIT, || {
+            site.known(engine, seen).is_some()
+        });
+    }
 
     // A node dies: its agent, its server, its network.
     agents.pop().expect("four agents").guard.kill();

@@ -4,4 +4,3 @@
 mod collector;
 mod death;
 mod rig;
-mod vllm;

@@ -42,11 +42,14 @@ struct Metadata {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default)]
 struct Status {
-    container_statuses: Vec<Container>,
-    init_container_statuses: Vec<Container>,
-    ephemeral_container_statuses: Vec<Container>,
+    #[serde(rename = "containerStatuses")]
+    containers: Vec<Container>,
+    #[serde(rename = "initContainerStatuses")]
+    init: Vec<Container>,
+    #[serde(rename = "ephemeralContainerStatuses")]
+    ephemeral: Vec<Container>,
 }
 
 #[derive(Deserialize)]
@@ -109,10 +112,10 @@ fn find(pods: Pods, id: &str, uid: &str) -> Option<Named> {
     for pod in pods.items {
         let status = &pod.status;
         let mut all = status
-            .container_statuses
+            .containers
             .iter()
-            .chain(&status.init_container_statuses)
-            .chain(&status.ephemeral_container_statuses);
+            .chain(&status.init)
+            .chain(&status.ephemeral);
         let container = all.find(|one| is_it(one)).map(|one| one.name.clone());
         let same = !uid.is_empty() && pod.metadata.uid == uid;
         if container.is_none() && !same {
