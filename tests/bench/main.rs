@@ -15,6 +15,7 @@ mod server;
 mod stats;
 mod target;
 mod tracer;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ type Part = (&'static str, fn(&Options) -> Result<()>);
 const PARTS: &[Part] = &[
     ("call", call::run),
     ("driver-probe", driver_probe::run),
+    ("walk", walk::run),
     ("attach", attach::run),
     ("events", events::run),
     ("tracer", tracer::run),
