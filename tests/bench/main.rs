@@ -16,6 +16,7 @@ mod server;
 mod stats;
 mod target;
 mod tracer;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ type Part = (&'static str, fn(&Options) -> Result<()>);
 const PARTS: &[Part] = &[
     ("call", call::run),
     ("driver-probe", driver_probe::run),
+    ("walk", walk::run),
     ("attach", attach::run),
     ("events", events::run),
     ("tracer", tracer::run),

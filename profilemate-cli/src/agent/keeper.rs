@@ -230,6 +230,7 @@ impl Keeper {
             wanted: Wanted {
                 only: job.map_or_else(|| config.probes.tables.clone(), |job| job.tables.clone()),
                 without: Vec::new(),
+                no_kernel_counts: !config.probes.kernel_counts,
             },
             methods: Vec::new(),
             assume: None,

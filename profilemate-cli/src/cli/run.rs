@@ -24,6 +24,7 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
         wanted: Wanted {
             only: trace.common.only.clone(),
             without: trace.common.without.clone(),
+            no_kernel_counts: trace.common.no_kernel_counts,
         },
         methods,
         assume,
@@ -185,6 +186,7 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
         wanted: Wanted {
             only: common.only.clone(),
             without: common.without.clone(),
+            no_kernel_counts: common.no_kernel_counts,
         },
         methods: Vec::new(),
         assume: None,

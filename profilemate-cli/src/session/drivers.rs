@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use profilemate_common::driver::{Cookie, Function, Told};
 
+use super::options::Wanted;
 use super::pump::Notes;
 use super::trouble::chain;
 use crate::attach::{self, Capabilities, DriverLink, DriverSite, Kernel, Nop5};
@@ -22,9 +23,13 @@ const LIBRARY: u64 = 256 << 10;
 /// Library files that are told apart, at most.
 const FILES: usize = 256;
 
+/// Why launches of kernels are not probed.
+const NO_KERNEL_COUNTS: &str = "launches of kernels are not counted (`--no-kernel-counts`, or no table is wanted that needs them)";
+
 /// The driver probes of a session.
 pub(super) struct Drivers {
     wanted: bool,
+    kernel_counts: bool,
     facts: KernelFacts,
     files: BTreeMap<(u64, u64), File>,
     processes: BTreeMap<u32, Process>,
@@ -52,12 +57,13 @@ struct Process {
 }
 
 impl Drivers {
-    /// Driver probes if they are `wanted`. `nop5`: what the self-test of five-byte nops has shown.
-    pub(super) fn new(wanted: bool, nop5: Option<Nop5>) -> Self {
+    /// Driver probes if they are wanted. `nop5`: what the self-test of five-byte nops has shown.
+    pub(super) fn new(wanted: &Wanted, nop5: Option<Nop5>) -> Self {
         let mut facts = KernelFacts::of(Capabilities::probe().version);
         facts.nop5_is_safe = nop5 == Some(Nop5::Safe);
         Self {
-            wanted,
+            wanted: wanted.driver(),
+            kernel_counts: wanted.kernel_counts(),
             facts,
             files: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -190,7 +196,10 @@ impl Drivers {
             }
         };
         let index = self.files.len() as u16;
-        let plan = plan::library(&library.path, library.side, &image, self.facts);
+        let mut plan = plan::library(&library.path, library.side, &image, self.facts);
+        if !self.kernel_counts {
+            plan = plan.leave_out(Function::KernelLaunch, NO_KERNEL_COUNTS);
+        }
         for (symbol, reason) in &plan.refused {
             log::debug!("`{}`: {symbol} is not probed: {reason}", library.path);
         }

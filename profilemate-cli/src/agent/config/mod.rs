@@ -98,6 +98,8 @@ section! {
         ring_size: Size,
         /// What tracing may cost a process.
         budget: Budget,
+        /// Whether launches of kernels are counted.
+        kernel_counts: bool,
     }
 }
 section! {
@@ -251,6 +253,7 @@ impl Default for Probes {
             tables: tables.map(str::to_owned).to_vec(),
             ring_size: Size(16 << 20),
             budget: Budget(1.0),
+            kernel_counts: true,
         }
     }
 }
