@@ -89,8 +89,15 @@ fn the_log_names_slot_thread_and_process_and_tells_how_the_call_went() {
     log.drain(clock::cycles(), |entry| entries.push(*entry))
         .unwrap();
     let who = u64::from(target.pid()) << 32 | u64::from(target.pid());
-    let of = |number: u8| entries.iter().filter(move |entry| entry.slot == u32::from(number));
-    assert_eq!((of(slots[0]).count(), of(slots[1]).count(), entries.len()), (3, 2, 5));
+    let of = |number: u8| {
+        entries
+            .iter()
+            .filter(move |entry| entry.slot == u32::from(number))
+    };
+    assert_eq!(
+        (of(slots[0]).count(), of(slots[1]).count(), entries.len()),
+        (3, 2, 5)
+    );
     assert!(of(slots[0]).all(|entry| entry.result != 0));
     assert!(of(slots[1]).all(|entry| entry.result == 0), "it raised");
     let mut last = began;

@@ -9,8 +9,8 @@ pub mod collector;
 pub mod cuda;
 pub mod demo;
 pub mod engine;
-pub mod net;
 pub mod needs;
+pub mod net;
 pub mod scale;
 pub mod vllm;
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use profilemate_common::driver::{DriverCalled, Function, KIND_DRIVER_CALLED};
 use profilemate_common::path;
 use profilemate_common::record::{
-    self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, KIND_METHOD_LOGGED, MethodCalled,
-    STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE, TensorHead,
+    self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, KIND_METHOD_LOGGED,
+    MethodCalled, STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE, TensorHead,
 };
 use profilemate_common::walk::{FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_DEEP};
 use serde::Serialize;
@@ -56,7 +56,9 @@ impl Decoder {
             KIND_RECORD => {
                 let kind = frame::record_kind(bytes);
                 let event = match kind {
-                    Some(KIND_METHOD_CALLED | KIND_METHOD_LOGGED) => self.record(bytes).map(Event::Call),
+                    Some(KIND_METHOD_CALLED | KIND_METHOD_LOGGED) => {
+                        self.record(bytes).map(Event::Call)
+                    }
                     Some(KIND_DRIVER_CALLED) => driver_call(bytes).map(Event::Driver),
                     Some(KIND_FRAME_WALKED) => self.frame_walked(bytes).map(Event::Frame),
                     _ => None,

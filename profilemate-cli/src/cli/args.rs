@@ -162,7 +162,7 @@ pub struct Common {
     #[arg(long, value_name = "TABLE", value_parser = table)]
     pub without: Vec<String>,
     /// Do not count launches of CUDA kernels, which costs a server without CUDA graphs 0.6 us for each: `kernels` of
-    /// forward_pass_timing.csv stays empty.
+    /// `forward_pass_timing.csv` stays empty.
     #[arg(long)]
     pub no_kernel_counts: bool,
     /// Also write a row for each replay of a CUDA graph to `cuda_graph_timeline.csv`: one or more a step.

@@ -85,7 +85,9 @@ impl Attachment {
         let logs = log.is_some();
         match log {
             Some(log) => context.notes.read_log(index, pid, log),
-            None => log::info!("process {pid}: calls without fields are events; its page has no log"),
+            None => {
+                log::info!("process {pid}: calls without fields are events; its page has no log");
+            }
         }
         Ok(Self {
             page,

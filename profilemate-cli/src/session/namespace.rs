@@ -92,7 +92,9 @@ fn numbers(folder: &str) -> impl Iterator<Item = u32> {
 /// What a process or thread calls itself: the last of its ids.
 fn innermost(task: &str) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{task}/status")).ok()?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let ids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
     ids.split_ascii_whitespace().next_back()?.parse().ok()
 }
 

@@ -217,11 +217,7 @@ fn run(
         }
         if !stopping {
             let bytes = records.bytes.len() + logged * size_of::<MethodCalled>();
-            std::thread::sleep(if bytes > MUCH {
-                DRAIN
-            } else {
-                seldom
-            });
+            std::thread::sleep(if bytes > MUCH { DRAIN } else { seldom });
         }
     }
 }

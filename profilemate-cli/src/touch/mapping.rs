@@ -51,9 +51,8 @@ pub(super) fn mappings(pid: u32) -> Result<Vec<Mapping>, Error> {
 
 fn parse(maps: &str) -> Vec<Mapping> {
     let lines: Vec<Line> = maps.lines().filter_map(Line::parse).collect();
-    let follows = |line: &Line<'_>, before: &Line<'_>| {
-        line.start == before.end && line.inode == before.inode
-    };
+    let follows =
+        |line: &Line<'_>, before: &Line<'_>| line.start == before.end && line.inode == before.inode;
     let pages = lines.windows(2).enumerate().filter(|(_, pair)| {
         let (code, data) = (&pair[0], &pair[1]);
         let code_fits = code.is(b"r-xp", 0, CODE_SIZE as u64);
@@ -136,9 +135,8 @@ mod tests {
     #[test]
     fn a_log_is_what_follows_the_data_and_is_shared() {
         let end = 0x7f00_0000_b000 + LOG_SIZE;
-        let log = format!(
-            "7f000000b000-{end:x} rw-s 0000b000 00:01 5    /memfd:profilemate (deleted)\n"
-        );
+        let log =
+            format!("7f000000b000-{end:x} rw-s 0000b000 00:01 5    /memfd:profilemate (deleted)\n");
         let mut lines: Vec<&str> = MAPS.split_inclusive('\n').collect();
         lines.insert(2, &log);
         assert!(parse(&lines.concat())[0].log);

@@ -26,7 +26,9 @@ pub(super) fn offset(pid: u32, thread: &Stopped) -> Option<u32> {
 
 /// The id in the innermost pid namespace, which is the one that the thread sees.
 fn innermost(status: &str) -> Option<u32> {
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let ids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
     ids.split_ascii_whitespace().next_back()?.parse().ok()
 }
 

@@ -1,4 +1,8 @@
 //! What a session tells of a run, against what the reference counter inside it has recorded: row for row.
+#![allow(
+    clippy::float_cmp,
+    reason = "both sides hold whole numbers, or the same text of a number"
+)]
 
 use std::collections::BTreeMap;
 

@@ -123,7 +123,9 @@ mod tests {
 
     #[test]
     fn a_library_that_was_replaced_on_the_disk_is_still_the_one_in_use() {
-        assert!(is_library("/venv/lib/python3.12/site-packages/torch/lib/libc10.so"));
+        assert!(is_library(
+            "/venv/lib/python3.12/site-packages/torch/lib/libc10.so"
+        ));
         assert!(is_library("/tmp/x/libc10.so (deleted)"));
         assert!(!is_library("/tmp/x/libc10.so.bak") && !is_library("/tmp/x/mylibc10.so"));
     }
