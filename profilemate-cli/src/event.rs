@@ -314,6 +314,18 @@ pub struct Ledger {
     /// The driver probes' own counts; they are not in the others.
     #[serde(default)]
     pub driver: DriverLedger,
+    /// Calls that were told by the pages' logs, without the kernel; they are not in the others.
+    #[serde(default)]
+    pub log: LogLedger,
+}
+
+/// Entries of the pages' logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLedger {
+    /// Entries that became records.
+    pub read: u64,
+    /// Entries that were overwritten before they were read, never finished, or made by a process that could not be named.
+    pub lost: u64,
 }
 
 /// The kernel side's counts of driver calls: `fired = submitted + lost + filtered + counted + unfinished`.

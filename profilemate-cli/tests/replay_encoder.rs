@@ -133,6 +133,31 @@ fn a_model_without_an_encoder_has_none() {
     );
 }
 
+#[test]
+fn decoders_that_no_method_tells_are_named() {
+    let mut stream = with_encoder();
+    let encoded = vec![("items", V::Int(1)), ("requests", V::Int(1))];
+    stream.call(
+        WORKER,
+        "encoder.execute",
+        30_100,
+        30_200,
+        Result::Object,
+        encoded,
+    );
+    stream.call(
+        WORKER,
+        "runner.execute_model",
+        30_000,
+        30_300,
+        Result::None,
+        pass(true),
+    );
+    let (status, reason) = stream.tables().coverage("encoder_decoder_timing");
+    assert_eq!(status, "partial");
+    assert!(reason.contains("decoders are not told"), "{reason}");
+}
+
 fn stats(log_stats: bool, drafts: Option<[i64; 3]>) -> Values {
     let mut values = vec![
         ("log_stats", V::Bool(log_stats)),
@@ -191,6 +216,57 @@ fn without_drafts_or_statistics_it_is_said_so() {
         );
         assert_eq!(stream.tables().coverage("speculative_decoding").0, status);
     }
+}
+
+#[test]
+fn whether_drafts_are_configured_is_told_apart() {
+    let cases = [
+        (0, true, "not_applicable", "not configured"),
+        (0, false, "not_applicable", "not configured"),
+        (3, true, "observed", "nothing of it happened"),
+        (3, false, "not_observable", "statistics"),
+    ];
+    for (limit, log_stats, status, reason) in cases {
+        let mut stream = server();
+        stream.bind(ENGINE.pid, ENGINE.page, &["scheduler.make_stats"]);
+        let mut values = stats(log_stats, None);
+        values.push(("spec_configured", V::Int(limit)));
+        stream.call(
+            ENGINE,
+            "scheduler.make_stats",
+            30_000,
+            30_010,
+            Result::Object,
+            values,
+        );
+        let (is, why) = stream.tables().coverage("speculative_decoding");
+        assert_eq!(is, status, "{limit} {log_stats}");
+        assert!(why.contains(reason), "{why}");
+    }
+}
+
+#[test]
+fn a_worker_has_the_rank_that_its_model_runner_has() {
+    let mut stream = server();
+    let values = batch(&[(1, 1, Some(1))]);
+    for (us, rank) in [(30_000, None), (40_000, Some(5))] {
+        let mut values = values.clone();
+        values.extend(rank.map(|rank| ("rank", V::Int(rank))));
+        stream.call(
+            WORKER,
+            "runner.execute_model",
+            us,
+            us + 300,
+            Result::None,
+            values,
+        );
+    }
+    let tables = stream.tables();
+    assert_eq!(
+        tables.columns("forward_pass_timing", &["rank"]),
+        ["2", "5"],
+        "by title, then by its own word"
+    );
 }
 
 #[test]

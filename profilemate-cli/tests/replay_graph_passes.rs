@@ -310,6 +310,38 @@ fn coverage_says_why_there_are_no_graphs() {
 }
 
 #[test]
+fn kernels_that_are_not_counted_are_an_empty_cell_with_a_reason() {
+    let mut stream = worker();
+    stream.note(&Note::Library(profilemate::event::Library {
+        pids: vec![201],
+        sites: vec![profilemate::event::Site {
+            function: Function::GraphLaunch as u8,
+            symbol: "cuGraphLaunch".to_owned(),
+            offset: 10,
+            instruction: "je 0x40".to_owned(),
+            cost: "emulated".to_owned(),
+            with_return: true,
+        }],
+        refused: vec![("cuLaunchKernel".to_owned(), "not asked for".to_owned())],
+        ..Default::default()
+    }));
+    stream.launched(MAIN, 39_000, 0xe1);
+    stream.launched(MAIN, 40_020, 0xe1);
+    stream.passes(40_000, 40_100, 1);
+    let tables = stream.tables();
+    assert_eq!(
+        tables.columns("forward_pass_timing", &["graph_launches", "kernels"]),
+        ["1|"]
+    );
+    let (status, reason) = tables.coverage("forward_pass_timing");
+    assert_eq!(status, "partial");
+    assert!(
+        reason.contains("`kernels` is empty: cuLaunchKernel: not asked for"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn the_timeline_is_written_only_when_asked_for() {
     let mut stream = worker();
     let table = "cuda_graph_timeline".to_owned();

@@ -2,7 +2,14 @@
 
 mod stream;
 
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use profilemate::capture::Pipeline;
+use profilemate::capture::pipeline::{Files, Options};
 use profilemate::event::{Ledger, Note, Process, SlotCounters};
+use profilemate::sink::watch::{Pulse, Watcher};
+use profilemate::table::AnyRow;
 use stream::server::{ENGINE, ENGINE_METHODS, schedule, server};
 use stream::{Result, Stream, Who};
 
@@ -45,6 +52,31 @@ fn a_forked_child_uses_its_parents_methods_and_counts_for_itself() {
             .columns("batch_utilization", &["step", "pid", "engine"]),
         ["1|200|0", "1|300|", "2|200|0"]
     );
+}
+
+#[test]
+fn who_watches_hears_of_no_time_before_the_session_began() {
+    #[derive(Clone, Default)]
+    struct Times(Arc<Mutex<Vec<i64>>>);
+    impl Watcher for Times {
+        fn row(&mut self, _row: &AnyRow) {}
+        fn pulse(&mut self, pulse: &Pulse<'_>) {
+            self.0.lock().unwrap().push(pulse.now.0);
+        }
+    }
+    let times = Times::default();
+    let options = Options {
+        files: Files::None,
+        ..Options::default()
+    };
+    let mut pipeline = Pipeline::new(Path::new("unused"), options).unwrap();
+    pipeline.set_watcher(Box::new(times.clone()));
+    pipeline.tick(stream::at(0)).unwrap();
+    for (kind, bytes) in &server().frames {
+        pipeline.frame(*kind, bytes).unwrap();
+    }
+    pipeline.tick(stream::at(2_000_000)).unwrap();
+    assert_eq!(*times.0.lock().unwrap(), [2_000_000_000]);
 }
 
 #[test]

@@ -4,13 +4,13 @@
 
 mod touch_target;
 
-use profilemate::sys::vm;
+use profilemate::sys::{clock, vm};
 use profilemate::touch::{
     Error, MarkerPage, Outcome, Refusal, Restored, SwapRequest, Width, redirect, restore,
     restore_all, swap,
 };
 use profilemate_common::page::{
-    MODE_COUNT, MODE_ENTRY, MODE_OFF, MODE_RETURN, MODE_SKIP, SLOTS, SWAPS, Slot,
+    MODE_COUNT, MODE_ENTRY, MODE_LOG, MODE_OFF, MODE_RETURN, MODE_SKIP, SLOTS, SWAPS, Slot,
 };
 use touch_target::{Slots, Target, is_root, slot};
 
@@ -35,6 +35,8 @@ fn every_mode_counts_what_it_should_and_keeps_all_registers() {
         (MODE_ENTRY, 1),
         (MODE_ENTRY | MODE_RETURN, 2),
         (MODE_ENTRY | MODE_RETURN | MODE_COUNT, 2),
+        (MODE_LOG, 0),
+        (MODE_ENTRY | MODE_RETURN | MODE_COUNT | MODE_LOG, 2),
     ] {
         for (number, index, calls_a_call) in [(slots[0], 0, 1), (slots[1], 5, 1), (slots[2], 6, 6)]
         {
@@ -63,6 +65,46 @@ fn every_mode_counts_what_it_should_and_keeps_all_registers() {
             assert_eq!(counted(&after) - counted(&before), expected);
             assert_eq!(after.cycles > before.cycles, mode & MODE_COUNT != 0);
         }
+    }
+    target.finish();
+}
+
+#[test]
+fn the_log_names_slot_thread_and_process_and_tells_how_the_call_went() {
+    if !is_root() {
+        return;
+    }
+    let mut target = Target::start();
+    let page = target.page();
+    let mut log = page.log().unwrap().expect("a C library that is known");
+    let slots = redirect(&page, &[0, 5].map(|index| target.redirect(index, MODE_LOG)))
+        .unwrap()
+        .all_slots();
+    let began = clock::cycles();
+    target.tell("call 0 3");
+    target.tell("call 5 2");
+    page.set_mode(slots[1], MODE_OFF).unwrap();
+    target.tell("call 5 2");
+    let mut entries = Vec::new();
+    log.drain(clock::cycles(), |entry| entries.push(*entry))
+        .unwrap();
+    let who = u64::from(target.pid()) << 32 | u64::from(target.pid());
+    let of = |number: u8| {
+        entries
+            .iter()
+            .filter(move |entry| entry.slot == u32::from(number))
+    };
+    assert_eq!(
+        (of(slots[0]).count(), of(slots[1]).count(), entries.len()),
+        (3, 2, 5)
+    );
+    assert!(of(slots[0]).all(|entry| entry.result != 0));
+    assert!(of(slots[1]).all(|entry| entry.result == 0), "it raised");
+    let mut last = began;
+    for entry in &entries {
+        assert_eq!(entry.who, who);
+        assert!(last <= entry.entry_cycles && entry.entry_cycles < entry.return_cycles);
+        last = entry.return_cycles;
     }
     target.finish();
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use profilemate::sys::vm;
 use profilemate::touch::{Error, MarkerPage, redirect, restore};
-use profilemate_common::page::{MODE_COUNT, MODE_ENTRY, MODE_OFF, MODE_RETURN, SLOTS};
+use profilemate_common::page::{MODE_COUNT, MODE_ENTRY, MODE_LOG, MODE_OFF, MODE_RETURN, SLOTS};
 use touch_target::{Slots, Target, is_root, slot};
 
 #[test]
@@ -132,6 +132,32 @@ fn a_forked_child_has_its_own_counters_and_can_be_restored() {
     );
     assert_eq!(target.tell("reap"), format!("reaped {}", libc::SIGTERM));
     target.finish();
+}
+
+#[test]
+fn a_forked_child_writes_its_own_name_into_the_log_which_outlives_it() {
+    if !is_root() {
+        return;
+    }
+    let mut target = Target::start();
+    let page = target.page();
+    let mut log = page.log().unwrap().unwrap();
+    redirect(&page, &[target.redirect(0, MODE_LOG)]).unwrap();
+    target.tell("call 0 7");
+    let reply = target.tell("fork 0 100");
+    let child: u32 = reply.strip_prefix("child ").unwrap().parse().unwrap();
+    target.tell("call 0 1");
+    assert_eq!(target.tell("reap"), format!("reaped {}", libc::SIGTERM));
+    let pid = target.pid();
+    target.finish();
+    let mut calls = std::collections::BTreeMap::new();
+    log.drain(u64::MAX, |entry| {
+        *calls.entry(entry.who).or_insert(0) += 1;
+    })
+    .unwrap();
+    let who = |pid: u32| u64::from(pid) << 32 | u64::from(pid);
+    assert_eq!(calls, [(who(pid), 8), (who(child), 100)].into());
+    assert_eq!((log.read(), log.lost()), (108, 0));
 }
 
 #[test]

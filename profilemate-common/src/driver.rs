@@ -235,15 +235,21 @@ pub struct Open {
 pub struct Thread {
     /// The thread's process (tgid): a thread id is used again.
     pub pid: u32,
+    /// The thread (the kernel's pid).
+    pub tid: u32,
     /// Calls in `open`.
     pub depth: u32,
+    /// Whether it has waited for the GPU since a launch of a kernel was walked.
+    pub waited: u32,
+    /// `CLOCK_MONOTONIC` when its stack was walked last, or 0.
+    pub walked_ns: u64,
     /// What it has done.
     pub totals: Totals,
     /// Calls that have begun, the outermost first.
     pub open: [Open; DEPTH],
 }
 
-const _: () = assert!(size_of::<Thread>() == 40 + 48 * DEPTH);
+const _: () = assert!(size_of::<Thread>() == 56 + 48 * DEPTH);
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,13 @@
 //! The marker page: a few kilobytes mapped into the target, through which redirected Python calls pass.
 //!
-//! The mapping is one `memfd` named [`MEMFD_NAME`], mapped private: [`CODE_SIZE`] bytes read and execute, followed by
-//! [`DATA_SIZE`] bytes read and write. Because the mapping is private, a forked child gets its own copy of the data.
-//! Everything a later tracer needs to recognise the page and to undo what an earlier one did stands in the data.
+//! The mapping is one `memfd` named [`MEMFD_NAME`]: [`CODE_SIZE`] bytes read and execute, followed by [`DATA_SIZE`] bytes
+//! read and write, both mapped private, followed by [`LOG_SIZE`] bytes read and write, mapped shared. Because the data is
+//! private, a forked child gets its own copy of it; because the log is shared, the tracer reads it in the file, also
+//! after the process has ended. Everything a later tracer needs to recognise the page and to undo what an earlier one did
+//! stands in the data. A page made from inside, by the helper, has no log.
 //!
 //! All integers are native endian. Counters are written by the target without locks: a slot belongs to one function
-//! object, which runs under its interpreter's lock.
+//! object, which runs under its interpreter's lock. The log has many writers, see [`LogEntry`].
 
 use bytemuck::{Pod, Zeroable};
 
@@ -38,6 +40,11 @@ pub const MODE_ENTRY: Mode = 2;
 pub const MODE_SKIP: Mode = 4;
 /// Durations are summed into [`Slot::cycles`] and counted in [`Slot::histogram`], in the page, without a trap.
 pub const MODE_COUNT: Mode = 8;
+/// An entry in the page's log when the call returns, or raises: what an event without fields tells, without a trap.
+/// Only where [`Head::thread_id_offset`] is set.
+pub const MODE_LOG: Mode = 16;
+/// Calls are told one by one, by events or by the log.
+pub const MODE_TOLD: Mode = MODE_RETURN | MODE_ENTRY | MODE_LOG;
 
 /// The head of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -56,8 +63,16 @@ pub struct Head {
     pub tracer: u32,
     /// Number of valid entries of the swap list.
     pub swap_count: u32,
+    /// Where the C library keeps a thread's id, in bytes from the thread pointer (`fs`); 0 if it is not known or there is
+    /// no log.
+    pub thread_id_offset: u32,
+    /// Fills up.
+    pub pad: u32,
+    /// The thread and process that wrote to the log last, as in [`LogEntry::who`]. Written by the page, so that it asks
+    /// the kernel for the process only when another thread calls.
+    pub who: u64,
     /// Room for later versions.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 2],
 }
 
 /// One compare-and-swap for the page's own code to do inside the target: an aligned store that happens only if the
@@ -105,6 +120,38 @@ pub struct Slot {
     pub pad: [u64; 25],
 }
 
+/// One call in the log. Writers take the next number from [`LOG_MADE`] with one atomic addition, which says where the
+/// entry lies, and write [`LogEntry::stamp`] last. An entry is whole if its stamp is that of its number, and was whole
+/// while it was read if, after that, no number has been taken that shares its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct LogEntry {
+    /// The low bits of the entry's number, plus one.
+    pub stamp: u32,
+    /// Slot.
+    pub slot: u32,
+    /// Thread id in bits 0..32, process id in bits 32..64, in the process's own pid namespace.
+    pub who: u64,
+    /// Cycle counter when the call began.
+    pub entry_cycles: u64,
+    /// Cycle counter when it ended.
+    pub return_cycles: u64,
+    /// The result object's address; 0 if the call raised.
+    pub result: u64,
+}
+
+/// Offset of the log in the memfd.
+pub const LOG_OFFSET: usize = CODE_SIZE + DATA_SIZE;
+/// Offset, in the log, of the number of entries made so far, eight bytes.
+pub const LOG_MADE: usize = 0;
+/// Offset, in the log, of the first entry.
+pub const LOG_ENTRIES_OFFSET: usize = 64;
+/// Entries that the log holds, a power of two. What is not read before as many more are made is lost.
+pub const LOG_ENTRIES: usize = 32_768;
+/// Bytes of the log, a multiple of the page size.
+pub const LOG_SIZE: usize =
+    (LOG_ENTRIES_OFFSET + LOG_ENTRIES * size_of::<LogEntry>()).next_multiple_of(4096);
+
 /// Offset of the first [`Slot`] in the data.
 pub const SLOT_OFFSET: usize = 4096;
 /// Bytes from one [`Slot`] to the next.
@@ -116,3 +163,4 @@ const _: () = assert!(size_of::<Slot>() == SLOT_STRIDE);
 const _: () = assert!(SLOT_OFFSET + SLOTS * SLOT_STRIDE <= DATA_SIZE);
 const _: () = assert!(SWAP_OFFSET + SWAPS * size_of::<Swap>() <= SLOT_OFFSET);
 const _: () = assert!(size_of::<Head>() <= SWAP_OFFSET);
+const _: () = assert!(size_of::<LogEntry>() == 40 && LOG_ENTRIES.is_power_of_two());

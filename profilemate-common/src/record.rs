@@ -1,12 +1,16 @@
 //! Records: the bytes that the probes put into the ring buffer.
 //!
-//! There is one kind so far. A record is a fixed head, followed (by [`MethodCalled::class`]) by the scalar fields,
+//! A record of a method call is a fixed head, followed (by [`MethodCalled::class`]) by the scalar fields,
 //! followed by a blob of strings and collections. Only the used part of the blob is meaningful.
 
 use bytemuck::{Pod, Zeroable};
 
 /// Value of [`MethodCalled::kind`].
 pub const KIND_METHOD_CALLED: u16 = 1;
+/// The same for a record made of an entry of a page's log ([`crate::page::LogEntry`]), outside the kernel.
+pub const KIND_METHOD_LOGGED: u16 = 4;
+/// [`MethodCalled::tid`] of a thread that could not be named.
+pub const NO_THREAD: u32 = 0;
 
 /// Fields of one method, at most.
 pub const FIELDS: usize = 24;
@@ -29,7 +33,7 @@ pub const PHASE_RETURN: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct MethodCalled {
-    /// [`KIND_METHOD_CALLED`].
+    /// [`KIND_METHOD_CALLED`] or [`KIND_METHOD_LOGGED`].
     pub kind: u16,
     /// Index of the marker page, the cookie of its uprobe.
     pub page: u16,
@@ -45,7 +49,7 @@ pub struct MethodCalled {
     pub pid: u32,
     /// Thread (the kernel's pid).
     pub tid: u32,
-    /// `CLOCK_MONOTONIC` when the probe ran.
+    /// `CLOCK_MONOTONIC` when the probe ran, or when a logged call ended.
     pub ts_ns: u64,
     /// Cycle counter when the call began.
     pub entry_cycles: u64,

@@ -27,10 +27,14 @@ pub const FRAME_READ: &str = "frame_read";
 pub const DRIVER_CALLED: &str = "driver_called";
 /// The uretprobe program for driver functions whose end is told.
 pub const DRIVER_RETURNED: &str = "driver_returned";
+/// The program for both, where one link hears of a call's begin and end (Linux 6.13).
+pub const DRIVER_SESSION: &str = "driver_session";
+/// The program that tries such a link out.
+pub const SESSION_TRIED: &str = "session_tried";
 /// The programs that are needed only where stacks are walked.
 pub const WALK_PROGRAMS: [&str; 3] = [STACK_PROBED, STACK_WALKED, FRAME_READ];
 /// All programs of the object.
-pub const PROGRAM_NAMES: [&str; 8] = [
+pub const PROGRAM_NAMES: [&str; 10] = [
     METHOD_CALLED,
     FIELDS_READ,
     FIELDS_LOOPED,
@@ -39,6 +43,8 @@ pub const PROGRAM_NAMES: [&str; 8] = [
     FRAME_READ,
     DRIVER_CALLED,
     DRIVER_RETURNED,
+    DRIVER_SESSION,
+    SESSION_TRIED,
 ];
 /// The programs that others go on in, by their entry of [`PARTS`]; [`FIELDS_LOOPED`] in the place of [`FIELDS_READ`]
 /// where the kernel loads it.
@@ -62,8 +68,8 @@ pub const PARTS: &str = "PARTS";
 pub const STACKS: &str = "STACKS";
 /// Hash of `u32` by `walk::Target`: an index into [`PROGRAMS`], with `walk::TARGET_LAST`.
 pub const TARGETS: &str = "TARGETS";
-/// When each thread's stack was walked last; user space leaves it alone.
-pub const WALKED: &str = "WALKED";
+/// Array of one `u32`: whether there is, or was, a process in [`STACKS`].
+pub const WALKING: &str = "WALKING";
 
 /// Entry of [`PARTS`]: [`FIELDS_LOOPED`] or [`FIELDS_READ`].
 pub const PART_FIELDS: u32 = 0;
@@ -77,16 +83,21 @@ pub const PART_COUNT: u32 = 3;
 pub const STACK_COUNT: u32 = PAGE_COUNT;
 /// Catalogued code objects of all processes, at most.
 pub const TARGET_COUNT: u32 = 1024;
-/// Threads whose last walk is remembered.
-pub const WALKED_COUNT: u32 = 4096;
-/// Hash of `driver::Thread` by thread id: threads that called driver functions. User space takes out those that ended.
+/// Array of `driver::Thread`: threads that called driver functions, each in the place that its id's last digits name,
+/// if it was free. User space takes out those that ended.
+pub const SEATS: &str = "SEATS";
+/// Hash of thread ids by index of [`SEATS`]: who has which place. Of two threads that want one, it lets one have it.
+pub const OWNERS: &str = "OWNERS";
+/// Hash of `driver::Thread` by thread id: the threads whose places were taken. User space takes out those that ended.
 pub const THREADS: &str = "THREADS";
 /// Array with one empty `driver::Thread`, from which new entries of [`THREADS`] are made; user space leaves it alone.
 pub const NEW_THREAD: &str = "NEW_THREAD";
 /// Per-CPU array of `u64`, indexed by `driver::Function`: calls of driver functions.
 pub const DRIVER_CALLS: &str = "DRIVER_CALLS";
+/// Per-CPU array of two `u64`: begins and ends of calls that [`SESSION_TRIED`] has heard of.
+pub const TRIED: &str = "TRIED";
 /// All maps of the object.
-pub const MAPS: [&str; 13] = [
+pub const MAPS: [&str; 16] = [
     EVENTS,
     SLOTS,
     PROGRAMS,
@@ -94,15 +105,20 @@ pub const MAPS: [&str; 13] = [
     COUNTS_MAP,
     WORKPLACES,
     PARTS,
+    SEATS,
+    OWNERS,
     THREADS,
     NEW_THREAD,
     DRIVER_CALLS,
     STACKS,
     TARGETS,
-    WALKED,
+    WALKING,
+    TRIED,
 ];
 
-/// Threads that call driver functions, at most, of those that have not ended.
+/// Places for threads that call driver functions, a power of two.
+pub const SEAT_COUNT: u32 = 8192;
+/// Threads whose places were taken, at most, of those that have not ended.
 pub const THREAD_COUNT: u32 = 8192;
 
 /// Marker pages, at most; a page's index is the cookie of its uprobe.
@@ -115,7 +131,7 @@ pub const WORKPLACE_COUNT: u32 = 256;
 pub const LAYOUT_COUNT: u32 = PAGE_COUNT;
 
 /// Entries of [`COUNTS_MAP`].
-pub const COUNTS: u32 = 10;
+pub const COUNTS: u32 = 11;
 /// Probe programs run.
 pub const COUNT_FIRED: u32 = 0;
 /// Records submitted.
@@ -124,9 +140,9 @@ pub const COUNT_SUBMITTED: u32 = 1;
 pub const COUNT_LOST: u32 = 2;
 /// Runs that made no record, because page or slot are out of range.
 pub const COUNT_FILTERED: u32 = 3;
-/// Driver calls told.
+/// Driver calls told when they began.
 pub const COUNT_DRIVER_SUBMITTED: u32 = 4;
-/// Driver calls that found the ring buffer full.
+/// Driver calls to be told when they began that found the ring buffer full.
 pub const COUNT_DRIVER_LOST: u32 = 5;
 /// Driver calls that are not told on purpose: a function that a driver function of the same kind called, or a thread
 /// for which there was no room.
@@ -135,5 +151,7 @@ pub const COUNT_DRIVER_FILTERED: u32 = 6;
 pub const COUNT_DRIVER_COUNTED: u32 = 7;
 /// Driver calls that began and whose end is to be told.
 pub const COUNT_DRIVER_OPENED: u32 = 8;
-/// Of these, calls that ended.
-pub const COUNT_DRIVER_CLOSED: u32 = 9;
+/// Of these, calls told when they ended.
+pub const COUNT_DRIVER_ENDED: u32 = 9;
+/// Of these, calls that ended and found the ring buffer full.
+pub const COUNT_DRIVER_END_LOST: u32 = 10;

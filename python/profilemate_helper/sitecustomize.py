@@ -9,8 +9,9 @@ import sys
 
 
 def _load_shadowed():
-    from importlib.machinery import PathFinder
-    from importlib.util import module_from_spec
+    # As they are in every interpreter: `importlib.util` would take longer to import than all of the helper.
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import PathFinder
 
     here = os.path.dirname(os.path.abspath(__file__))
     elsewhere = [folder for folder in sys.path if os.path.abspath(folder) != here]

@@ -20,7 +20,7 @@ import unittest
 
 TESTS = pathlib.Path(__file__).resolve().parent
 HELPER = TESTS.parent / "profilemate_helper"
-KNOWN = [(3, 10), (3, 11), (3, 12), (3, 13)]
+KNOWN = [(3, 10), (3, 11), (3, 12), (3, 13), (3, 14)]
 
 PAGE = os.environ.get("PROFILEMATE_TEST_PAGE")
 STUBS = int(os.environ.get("PROFILEMATE_TEST_STUBS", "0"))

@@ -147,6 +147,57 @@ class ResidentTest(HelperCase):
         tracer.leave()
         tracer.wait("waiting")
 
+    def test_what_was_not_there_is_bound_when_it_comes_and_what_fails_is_told_by_name(self):
+        process = self.serve()
+        tracer = Tracer(process.pid)
+        tracer.wait("waiting")
+        state = tracer.wait("bound", tracer.send(self.plan()))
+        reasons = {line["qualname"]: line["reason"] for line in state["methods"] if line["slot"] is None}
+        self.assertEqual(reasons["Base.absent"], "there is no `Base.absent` in it")
+        self.assertIn("generator", reasons["Base.generate"])
+        self.ask(process, "setattr(target.Base, 'absent', lambda self: 7)")
+
+        def slot():
+            methods = tracer.find()[1]["methods"]
+            return next(line["slot"] for line in methods if line["qualname"] == "Base.absent")
+
+        for _ in range(200):
+            if slot() is not None:
+                break
+            time.sleep(0.02)
+        self.assertIsNotNone(slot())
+        self.assertEqual(self.ask(process, "target.Base().absent()"), "7")
+        self.assertEqual(self.ask(process, "type(vars(target.Base)['absent']).__name__"), "method_descriptor")
+        tracer.leave()
+        tracer.wait("waiting")
+        self.assertEqual(self.ask(process, "type(vars(target.Base)['absent']).__name__"), "function")
+
+    def test_a_failure_of_the_helper_itself_is_one_methods_only(self):
+        process = self.serve()
+        tracer = Tracer(process.pid)
+        tracer.wait("waiting")
+        self.ask(process, "__import__('profilemate_helper.bind').bind.__dict__.update(documentation=lambda f, m: "
+                          "1 / 0 if f.__name__ == 'add' else b'')")
+        state = tracer.wait("bound", tracer.send(self.plan()))
+        bound = [line["qualname"] for line in state["methods"] if line["slot"] is not None]
+        self.assertEqual(bound, [name for name in BOUND if name != "Base.add"])
+        self.assertIn("ZeroDivisionError", state["methods"][0]["reason"])
+        self.assertEqual(self.ask(process, "target.Base().add(2)"), "2")
+        tracer.leave()
+        tracer.wait("waiting")
+
+    def test_it_says_what_it_does_only_if_that_is_asked_for(self):
+        for wish, said in (("1", "methods bound"), (None, "")):
+            process = self.serve(**({"VLLM_PROFILING_VERBOSE": wish} if wish else {}))
+            tracer = Tracer(process.pid)
+            tracer.wait("waiting")
+            tracer.wait("bound", tracer.send(self.plan()))
+            tracer.leave()
+            tracer.wait("waiting")
+            out, errors = process.communicate(timeout=30)
+            self.assertEqual(process.returncode, 0)
+            self.assertEqual((said in errors, bool(errors)), (True, bool(wish)))
+
     def test_a_plan_without_a_lock_is_not_taken(self):
         process = self.serve()
         tracer = Tracer(process.pid)

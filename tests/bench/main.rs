@@ -8,6 +8,7 @@ mod attach;
 mod call;
 mod driver_probe;
 mod events;
+mod helper;
 mod process;
 mod report;
 mod rig;
@@ -15,6 +16,7 @@ mod server;
 mod stats;
 mod target;
 mod tracer;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -33,9 +35,11 @@ type Part = (&'static str, fn(&Options) -> Result<()>);
 const PARTS: &[Part] = &[
     ("call", call::run),
     ("driver-probe", driver_probe::run),
+    ("walk", walk::run),
     ("attach", attach::run),
     ("events", events::run),
     ("tracer", tracer::run),
+    ("helper", helper::run),
     ("server", server::run),
 ];
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use profilemate::capture::frame::{self, FrameReader, KIND_RECORD};
 use profilemate::sys::clock::monotonic_ns;
+pub(crate) use profilemate_tests::needs::{cpu_ns, resident_mib};
 use profilemate_tests::{Guard, binary};
 use serde_json::Value;
 
@@ -149,34 +150,4 @@ fn first_record_ns(folder: &Path) -> Result<Option<u64>> {
         }
     }
     Ok(None)
-}
-
-/// CPU time that all threads of a process have used so far, in nanoseconds. Not rounded to ticks.
-pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        sum += text
-            .split_whitespace()
-            .next()
-            .and_then(|word| word.parse::<u64>().ok())
-            .unwrap_or(0);
-    }
-    Ok(sum)
-}
-
-/// Resident memory of a process in MiB: now (`VmRSS`) or at its highest (`VmHWM`).
-pub(crate) fn resident_mib(pid: u32, which: &str) -> Result<f64> {
-    let text =
-        std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(which))
-        .context("no such line in status")?;
-    let number = line
-        .trim_start_matches(':')
-        .split_whitespace()
-        .next()
-        .unwrap_or_default();
-    Ok(number.parse::<f64>().context("a number in status")? / 1024.0)
 }

@@ -6,6 +6,7 @@ and answers each with one JSON line on stdout:
   run NAME N       calls Engine.NAME N times; {"cpu_ns": thread CPU time of the loop}
   start RATE       a thread calls Engine.step RATE times a second (0: as often as it can); {}
   stop             ends that thread; {"calls": so many, "wall_ns": in that time}
+  wander MS        the main thread calls Python functions from C now and then, for so long; {}
 """
 import csv
 import json
@@ -15,7 +16,9 @@ import threading
 import time
 
 # Each gets a method of its own, so that nothing that the interpreter caches is shared between two of them.
-NAMES = ["plain", "off", "counted", "traced_0", "traced_4", "traced_8", "to_list", "to_csv", "to_csv_4", "step"]
+NAMES = [
+    "plain", "off", "counted", "logged", "traced_0", "traced_4", "traced_8", "to_list", "to_csv", "to_csv_4", "step",
+]
 
 
 class Pool:
@@ -150,4 +153,9 @@ def main():
             caller.ending = True
             caller.join()
             answer = {"calls": caller.calls, "wall_ns": caller.wall_ns}
+        elif command == "wander":
+            until = time.monotonic() + int(rest[0]) / 1000
+            while time.monotonic() < until:
+                sorted(range(9), key=lambda number: -number)
+                time.sleep(0.001)
         print(json.dumps(answer), flush=True)

@@ -254,13 +254,14 @@ fn with_tracer(server: &mut Target, case: &Case) -> Result<Traced> {
     let detach_ms = tracer.interrupt()?;
     let metadata = tracer.metadata()?;
     let ledger = &metadata["ledger"];
+    let logged = target::number(&ledger["log"], "read")?;
     let share = f64::from(case.requests) / f64::from(case.requests + case.requests / WARM);
     Ok(Traced {
         round,
         pause,
         attach_ms,
         detach_ms,
-        events_per_second: target::number(ledger, "fired")? * share / seconds,
+        events_per_second: (target::number(ledger, "fired")? + logged) * share / seconds,
         tracer_percent,
         lost: target::number(ledger, "lost")? as u64,
     })

@@ -23,8 +23,12 @@ impl Target {
     /// Starts the bench's own target.
     pub(crate) fn start() -> Result<Self> {
         let python = ["3.12", "3.13", "3.10"].into_iter().find_map(demo::python);
-        let python = python.context("no Python 3.10, 3.12 or 3.13 on this machine")?;
-        let mut command = Command::new(&python);
+        Self::of(&python.context("no Python 3.10, 3.12 or 3.13 on this machine")?)
+    }
+
+    /// Starts the bench's own target on this Python.
+    pub(crate) fn of(python: &Path) -> Result<Self> {
+        let mut command = Command::new(python);
         command
             .args([
                 "-B",
@@ -63,11 +67,17 @@ impl Target {
 
     /// Gives a command and waits for its answer.
     pub(crate) fn ask(&mut self, command: &str) -> Result<Value> {
-        writeln!(self.stdin, "{command}").context("the target takes no commands any more")?;
+        self.tell(command)?;
         self.answer()
     }
 
-    fn answer(&mut self) -> Result<Value> {
+    /// Gives a command.
+    pub(crate) fn tell(&mut self, command: &str) -> Result<()> {
+        writeln!(self.stdin, "{command}").context("the target takes no commands any more")
+    }
+
+    /// Waits for the answer to a command.
+    pub(crate) fn answer(&mut self) -> Result<Value> {
         let mut line = String::new();
         loop {
             line.clear();

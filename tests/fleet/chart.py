@@ -50,6 +50,7 @@ CASES = {
         "podAnnotations": {"a": "b"},
         "podLabels": {"c": "d"},
         "imagePullSecrets": [{"name": "pull"}],
+        "criSocket": "/run/containerd/containerd.sock",
     },
 }
 # Values that the chart must refuse.

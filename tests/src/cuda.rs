@@ -24,6 +24,7 @@ static BUILT: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         &shared("libcudart.so.12"),
     );
     compile("caller.c", &at.join("caller"), &[]);
+    compile("repeat.c", &at.join("repeat.so"), &shared("repeat.so"));
     folder
 });
 
@@ -48,7 +49,7 @@ fn compile(source: &str, to: &Path, options: &[String]) {
     assert!(status.success(), "{source} was not compiled");
 }
 
-/// The folder with `libcuda.so.1`, `libcudart.so.12` and `caller`.
+/// The folder with `libcuda.so.1`, `libcudart.so.12`, `caller` and `repeat.so`.
 pub fn folder() -> &'static Path {
     BUILT.path()
 }

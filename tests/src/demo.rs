@@ -20,8 +20,14 @@ pub fn truth(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Pythons of `minor` ("3.12") found on this machine: on PATH, or installed by pyenv.
+/// A Python of `minor` ("3.12") found on this machine.
 pub fn python(minor: &str) -> Option<PathBuf> {
+    pythons(minor).into_iter().next()
+}
+
+/// Pythons of `minor` found on this machine: installed by pyenv, and those of the system, which may be built in another
+/// way.
+pub fn pythons(minor: &str) -> Vec<PathBuf> {
     let home = std::env::var("HOME").unwrap_or_default();
     let pyenv = std::fs::read_dir(format!("{home}/.pyenv/versions"))
         .into_iter()
@@ -38,11 +44,11 @@ pub fn python(minor: &str) -> Option<PathBuf> {
         .collect();
     found.push(PathBuf::from(format!("/usr/bin/python{minor}")));
     found.push(PathBuf::from(format!("/usr/local/bin/python{minor}")));
-    let python = found.into_iter().find(|path| path.exists());
-    if python.is_none() {
+    found.retain(|path| path.exists());
+    if found.is_empty() {
         println!("skipped: no Python {minor} on this machine");
     }
-    python
+    found
 }
 
 /// Pythons on which method probes work from outside, and which are on this machine.
@@ -101,11 +107,29 @@ pub fn start_with(
     more: &[&str],
     before: &[&Path],
 ) -> Demo {
+    let python_path = std::env::join_paths(before.iter().copied().chain([Path::new(FOLDER)]))
+        .expect("folders without colons");
+    let python_path = python_path.to_str().expect("a path in UTF-8").to_owned();
+    start_marked(
+        python,
+        folder,
+        seconds,
+        more,
+        &[("PYTHONPATH", python_path)],
+    )
+}
+
+/// As [`start`], with more variables in its environment.
+pub fn start_marked(
+    python: &Path,
+    folder: &Path,
+    seconds: u32,
+    more: &[&str],
+    environment: &[(&str, String)],
+) -> Demo {
     std::fs::create_dir_all(folder).expect("a folder for the demo target");
     let ready = folder.join("ready");
     let log = std::fs::File::create(folder.join("demo.log")).expect("a log");
-    let python_path = std::env::join_paths(before.iter().copied().chain([Path::new(FOLDER)]))
-        .expect("folders without colons");
     let mut command = Command::new(python);
     command
         .args(["-m", "profilemate_demo", "--seconds", &seconds.to_string()])
@@ -125,7 +149,8 @@ pub fn start_with(
         ])
         .args(["--ready-file", ready.to_str().expect("a path in UTF-8")])
         .args(more)
-        .env("PYTHONPATH", python_path)
+        .env("PYTHONPATH", FOLDER)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(Stdio::from(log));
     let guard = Guard::start(&mut command);

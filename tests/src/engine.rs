@@ -50,12 +50,24 @@ pub struct Engine {
 impl Engine {
     /// Starts Prometheus on a store in `data`, with a configuration.
     pub fn prometheus(folder: &Path, data: &Path, config: &Path, port: u16) -> Self {
+        Self::prometheus_with(folder, data, config, port, &[])
+    }
+
+    /// The same, with more options.
+    pub fn prometheus_with(
+        folder: &Path,
+        data: &Path,
+        config: &Path,
+        port: u16,
+        options: &[&str],
+    ) -> Self {
         let mut command = program(folder, "prometheus");
         command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--log.level=warn");
+            .arg("--log.level=warn")
+            .args(options);
         Self::start(&mut command, port, "/-/ready")
     }
 
@@ -71,6 +83,18 @@ impl Engine {
                 "-search.latencyOffset=0s",
                 "-loggerLevel=ERROR",
             ]);
+        Self::start(&mut command, port, "/health")
+    }
+
+    /// Starts VictoriaMetrics, which scrapes as a configuration of Prometheus says.
+    pub fn victoria_that_scrapes(folder: &Path, data: &Path, config: &Path) -> Self {
+        let port = port();
+        let mut command = program(folder, "victoria-metrics");
+        command
+            .arg(format!("-storageDataPath={}", data.display()))
+            .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
+            .arg(format!("-promscrape.config={}", config.display()))
+            .args(["-search.latencyOffset=0s", "-loggerLevel=ERROR"]);
         Self::start(&mut command, port, "/health")
     }
 
@@ -107,9 +131,24 @@ impl Engine {
         }
     }
 
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.guard.pid()
+    }
+
+    /// Its port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Ends it.
     pub fn stop(self) {
         drop(self.guard);
+    }
+
+    /// Kills it: it gets no chance to write anything.
+    pub fn kill(mut self) {
+        self.guard.kill();
     }
 
     /// The result of a query, as JSON.

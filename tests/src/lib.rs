@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub mod collector;
 pub mod cuda;
 pub mod demo;
 pub mod engine;
+pub mod needs;
+pub mod net;
+pub mod scale;
 pub mod vllm;
 
 /// Whether privileged tests can run. Without root they are skipped with a printed line, or fail where
@@ -64,6 +68,12 @@ impl Guard {
     pub fn signal(&self, signal: i32) {
         // SAFETY: the child is ours and not yet collected, so the pid names it.
         unsafe { libc::kill(self.pid() as i32, signal) };
+    }
+
+    /// Kills it with SIGKILL, and collects it.
+    pub fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        let _status = self.0.wait().expect("the child can be waited for");
     }
 
     /// Waits until the child ends; panics after `limit`.

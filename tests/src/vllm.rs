@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::Guard;
+use crate::{Guard, Session, binary, root};
+
+pub mod truth;
 
 /// The version that the tests run on where they name none.
 const CURRENT: &str = "0.32.0";
@@ -25,21 +27,27 @@ pub fn is_current(why: &str) -> bool {
     current
 }
 
-/// The Python of an environment made by `tests/vllm/setup VERSION`; `None` (with a printed line) if it is not there,
+/// The Python that it runs on: `PROFILEMATE_VLLM_PYTHON`, else 3.12. The reference counter needs 3.12 or newer.
+fn interpreter() -> String {
+    std::env::var("PROFILEMATE_VLLM_PYTHON").unwrap_or_else(|_| "python3.12".to_owned())
+}
+
+/// The Python of an environment made by `tests/vllm/setup VERSION [PYTHON]`; `None` (with a printed line) if it is not there,
 /// and a failure where `PROFILEMATE_REQUIRE_VLLM=1` says that it must be.
 pub fn python(version: &str) -> Option<PathBuf> {
     let home = std::env::var("HOME").unwrap_or_default();
+    let interpreter = interpreter();
     let python = PathBuf::from(home).join(format!(
-        ".cache/profilemate/vllm-{version}-python3.12/bin/python"
+        ".cache/profilemate/vllm-{version}-{interpreter}/bin/python"
     ));
     if python.exists() {
         return Some(python);
     }
     assert!(
         std::env::var_os("PROFILEMATE_REQUIRE_VLLM").is_none(),
-        "vLLM {version} is not installed: run `tests/vllm/setup {version}`"
+        "vLLM {version} is not installed: run `tests/vllm/setup {version} {interpreter}`"
     );
-    println!("skipped: no vLLM {version} (tests/vllm/setup {version} installs it)");
+    println!("skipped: no vLLM {version} (tests/vllm/setup {version} {interpreter} installs it)");
     None
 }
 
@@ -71,26 +79,29 @@ pub struct Driver {
 
 /// Starts `tests/vllm/driver.py` with `arguments`, counted by the reference into `folder`.
 pub fn start(python: &Path, folder: &Path, arguments: &[&str]) -> Driver {
-    start_from(Command::new(python), folder, arguments, &[])
+    start_from(Command::new(python), "driver.py", folder, arguments)
 }
 
-/// As [`start`], by a `command` to which the driver and its arguments are added, and with folders on PYTHONPATH.
-pub fn start_from(
-    mut command: Command,
+/// As [`start`], with more variables in its environment.
+pub fn start_marked(
+    python: &Path,
     folder: &Path,
     arguments: &[&str],
-    path: &[&Path],
+    environment: &[(&str, String)],
 ) -> Driver {
+    let mut command = Command::new(python);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    start_from(command, "driver.py", folder, arguments)
+}
+
+/// Starts a script of `tests/vllm/` in the same way, by a `command` to which it and its arguments are added.
+pub fn start_from(mut command: Command, script: &str, folder: &Path, arguments: &[&str]) -> Driver {
     let reference = folder.join("reference");
     std::fs::create_dir_all(&reference).expect("a folder for the reference");
     let log = folder.join("driver.log");
     let out = std::fs::File::create(&log).expect("driver log");
-    if !path.is_empty() {
-        let path = std::env::join_paths(path).expect("folders without colons");
-        command.env("PYTHONPATH", path);
-    }
     command
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/vllm/driver.py"))
+        .arg(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/vllm")).join(script))
         .args(arguments)
         .arg("--pmref")
         .arg(&reference)
@@ -134,6 +145,54 @@ impl Driver {
             reference: read_reference(&self.reference),
         }
     }
+}
+
+/// Runs a script of `tests/vllm/` from its start under the tracer; both end by themselves. `None` (with a printed line)
+/// where that cannot be.
+pub fn traced(version: &str, script: &str, arguments: &[&str]) -> Option<(Run, Session)> {
+    if !root() {
+        return None;
+    }
+    let python = python(version)?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let driver = start_from(Command::new(&python), script, folder.path(), arguments);
+    let output = folder.path().join("sessions");
+    let mut tracer = tracer(driver.pid(), &output, folder.path(), &[]);
+    let run = driver.finish();
+    assert_eq!(
+        tracer.wait(Duration::from_secs(180)),
+        0,
+        "{}",
+        tracer_log(folder.path())
+    );
+    let session = Session::only(&output);
+    std::mem::forget(folder.keep());
+    Some((run, session))
+}
+
+/// A tracer of the processes below `pid`, which ends with them, with `more` options.
+pub fn tracer(pid: u32, output: &Path, folder: &Path, more: &[&str]) -> Guard {
+    let log = std::fs::File::create(folder.join("tracer.log")).expect("tracer log");
+    Guard::start(
+        Command::new(binary())
+            .args([
+                "-v",
+                "trace",
+                "--strict",
+                "--pid",
+                &pid.to_string(),
+                "--output",
+            ])
+            .arg(output)
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(log),
+    )
+}
+
+/// What it said.
+pub fn tracer_log(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("tracer.log")).unwrap_or_default()
 }
 
 fn read_reference(folder: &Path) -> Vec<(u32, Value)> {

@@ -69,11 +69,13 @@ fn what_costs_too_much_is_shed_in_order_and_the_steps_stay_whole() {
         assert!(rungs.is_sorted(), "{rungs:?}");
     }
     let coverage = |table: &str| session.metadata["tables"][table]["coverage"].clone();
-    for table in ["cpu_operations_timing", "kv_cache_evictions"] {
-        assert_eq!(coverage(table)["status"], "partial");
-        assert!(coverage(table)["reason"].to_string().contains("budget"));
+    let evictions = coverage("kv_cache_evictions");
+    assert_eq!(evictions["status"], "partial");
+    assert!(evictions["reason"].to_string().contains("budget"));
+    // Host operations stand in the page's log, which costs no trap.
+    for table in ["batch_utilization", "cpu_operations_timing"] {
+        assert_eq!(coverage(table)["status"], "observed", "{table}");
     }
-    assert_eq!(coverage("batch_utilization")["status"], "observed");
     assert!(assert_steps_are_a_run_of(&session, &truth) > 100);
     assert_marks_exact(&session);
 }

@@ -17,11 +17,16 @@ struct Tracer {
 
 impl Tracer {
     fn start(pid: u32) -> Self {
+        Self::with(pid, &[])
+    }
+
+    fn with(pid: u32, options: &[&str]) -> Self {
         let output = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(output.path().join("log")).unwrap();
         let guard = Guard::start(
             Command::new(binary())
                 .args(["trace", "--touch", "none", "-v", "--pid", &pid.to_string()])
+                .args(options)
                 .arg("--output")
                 .arg(output.path().join("sessions"))
                 .stdout(Stdio::null())
@@ -97,6 +102,27 @@ fn a_library_that_is_loaded_after_the_attach_is_probed() {
         (Some(10), Some("emulated"))
     );
     assert!(site["instruction"].as_str().unwrap().starts_with("je "));
+}
+
+#[test]
+fn launches_of_kernels_can_be_left_out() {
+    if !root() {
+        return;
+    }
+    let mut caller = Caller::start(&cuda::library());
+    let tracer = Tracer::with(caller.pid(), &["--no-kernel-counts"]);
+    tracer.wait_for(PROBED, 1);
+    caller.call("cuGraphLaunch 40 0 0");
+    caller.call("cuLaunchKernel 7 0");
+    let metadata = tracer.finish();
+    let driver = &metadata["ledger"]["driver"];
+    assert_eq!(
+        (driver["fired"].as_u64(), driver["counted"].as_u64()),
+        (Some(40), Some(0))
+    );
+    assert!(!probes(&metadata, "libcuda.so.1", "cuLaunchKernel"));
+    let text = metadata["libraries"].to_string();
+    assert!(text.contains("--no-kernel-counts"), "{text}");
 }
 
 #[test]

@@ -489,7 +489,10 @@ fn rules_dashboard_unit_chart_and_containerfile_hold() {
         assert!(output.status.success(), "{command:?}\n{out}{error}");
         out + &error
     };
-    well(program(&tools, "promtool").args(["check", "rules", "prometheus/profilemate.rules.yaml"]));
+    for rules in ["profilemate.rules.yaml", "profilemate.fleet.rules.yaml"] {
+        let path = format!("prometheus/{rules}");
+        well(program(&tools, "promtool").args(["check", "rules", &path]));
+    }
     well(program(&tools, "promtool").args([
         "test",
         "rules",

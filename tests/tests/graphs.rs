@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use profilemate_tests::{Guard, Session, binary, cuda, root, vllm, wait_for};
+use profilemate_tests::{Guard, Row, Session, binary, cuda, root, vllm, wait_for};
 use serde_json::Value;
 
 /// What the program did, and what was traced of it.
@@ -18,8 +18,17 @@ struct Run {
     _folder: tempfile::TempDir,
 }
 
-/// Runs the program under the tracer; attached before it captures, or (`late`) after.
-fn traced(version: &str, late: bool) -> Option<Run> {
+/// The programs: the graphs that every server has, and the rarer ones.
+const COMMON: &str = "graphs.py";
+const KINDS: &str = "graph_kinds.py";
+
+/// Runs a program under the tracer; attached before it captures, or (`late`) after.
+fn traced(name: &str, version: &str, late: bool) -> Option<Run> {
+    observed(name, version, late, "probes")
+}
+
+/// As [`traced`], with what may be done to the program.
+fn observed(name: &str, version: &str, late: bool, touch: &str) -> Option<Run> {
     if !root() {
         return None;
     }
@@ -29,7 +38,7 @@ fn traced(version: &str, late: bool) -> Option<Run> {
     let log = std::fs::File::create(at("program.log")).unwrap();
     let mut command = Command::new(python);
     command
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/vllm/graphs.py"))
+        .arg(format!("{}/vllm/{name}", env!("CARGO_MANIFEST_DIR")))
         .arg("--library")
         .arg(cuda::library())
         .arg("--out")
@@ -59,6 +68,8 @@ fn traced(version: &str, late: bool) -> Option<Run> {
                 "trace",
                 "--strict",
                 "--graph-timeline",
+                "--touch",
+                touch,
                 "--pid",
                 &program.pid().to_string(),
             ])
@@ -118,7 +129,8 @@ fn attached(sessions: &Path) -> bool {
             .is_some_and(|list| list.iter().any(of))
     };
     has("processes", &|process| {
-        process["technique"] == "method_probes"
+        ["method_probes", "stack_walks"]
+            .contains(&process["technique"].as_str().unwrap_or_default())
     }) && has("libraries", &|library| {
         library["sites"]
             .as_array()
@@ -135,10 +147,11 @@ fn counts(truth: &Value, name: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// A column of `cuda_graph_usage.csv` by descriptor, as the program writes it.
+/// A column of `cuda_graph_usage.csv` by descriptor, as the program writes it; what is empty is not there.
 fn used(session: &Session, column: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
-    for row in session.rows("cuda_graph_usage") {
+    let rows = session.rows("cuda_graph_usage").into_iter();
+    for row in rows.filter(|row| !row[column].is_empty()) {
         let key =
             ["runtime_mode", "num_tokens", "num_reqs", "uniform"].map(|name| row[name].as_str());
         *sums.entry(key.join("|")).or_default() += row[column].parse::<u64>().unwrap();
@@ -148,12 +161,25 @@ fn used(session: &Session, column: &str) -> BTreeMap<String, u64> {
 
 fn assert_used(run: &Run) {
     let Run { truth, session, .. } = run;
-    for (ours, theirs) in [
-        ("replay_count", "replays"),
-        ("launches", "launches"),
-        ("actual_tokens", "batch_tokens"),
-        ("token_replays", "replays"),
-    ] {
+    assert_replayed(run);
+    assert_eq!(
+        used(session, "actual_tokens"),
+        counts(truth, "batch_tokens")
+    );
+    for row in session.rows("cuda_graph_usage") {
+        let known = if row["actual_tokens"].is_empty() {
+            "0"
+        } else {
+            &row["replay_count"]
+        };
+        assert_eq!(row["token_replays"], known, "{row:?}");
+    }
+}
+
+/// Each replay was seen, with its launches, and what it was of.
+fn assert_replayed(run: &Run) {
+    let Run { truth, session, .. } = run;
+    for (ours, theirs) in [("replay_count", "replays"), ("launches", "launches")] {
         assert_eq!(used(session, ours), counts(truth, theirs), "{ours}");
     }
     let launched: u64 = used(session, "launches").values().sum();
@@ -177,20 +203,14 @@ fn assert_used(run: &Run) {
     assert_eq!(driver["received"], driver["submitted"], "{driver}");
 }
 
-fn assert_captured(run: &Run) {
-    let Run { truth, session, .. } = run;
-    let rows = session.rows("cuda_graph_captures");
+/// Each capture was seen, and what it was made for.
+fn assert_captures(run: &Run, rows: &[Row]) {
     let mut captured: BTreeMap<String, u64> = BTreeMap::new();
-    for row in &rows {
+    for row in rows {
         assert_eq!(row["outcome"], "captured", "{row:?}");
         assert_eq!(row["descriptor_source"], "method", "{row:?}");
         assert!(
             row["graph_exec"].starts_with("0x") && !row["duration_ms"].is_empty(),
-            "{row:?}"
-        );
-        assert_eq!(
-            row["module"].starts_with("piece "),
-            row["runtime_mode"] == "PIECEWISE",
             "{row:?}"
         );
         let key = [
@@ -204,10 +224,23 @@ fn assert_captured(run: &Run) {
             .entry(key.map(|name| row[name].as_str()).join("|"))
             .or_default() += 1;
     }
-    assert_eq!(captured, counts(truth, "captures"));
+    assert_eq!(captured, counts(&run.truth, "captures"));
+}
+
+fn assert_captured(run: &Run) {
+    let Run { truth, session, .. } = run;
+    let rows = session.rows("cuda_graph_captures");
+    for row in &rows {
+        assert_eq!(
+            row["module"].starts_with("piece "),
+            row["runtime_mode"] == "PIECEWISE",
+            "{row:?}"
+        );
+    }
+    assert_captures(run, &rows);
     assert_eq!(
-        Some(rows.len() as u64),
-        truth["driver"]["cuStreamBeginCapture_v2"].as_u64(),
+        rows.len() as u64,
+        number_of(run, "cuStreamBeginCapture_v2"),
         "the driver's own count"
     );
     if truth["second_counts"] == true {
@@ -222,7 +255,7 @@ fn assert_captured(run: &Run) {
 
 #[test]
 fn captures_and_replays_equal_what_was_done() {
-    let Some(run) = traced("0.32.0", false) else {
+    let Some(run) = traced(COMMON, "0.32.0", false) else {
         return;
     };
     assert_captured(&run);
@@ -235,7 +268,7 @@ fn captures_and_replays_equal_what_was_done() {
 
 #[test]
 fn attached_after_the_captures_replays_are_known_by_their_decisions() {
-    let Some(run) = traced("0.32.0", true) else {
+    let Some(run) = traced(COMMON, "0.32.0", true) else {
         return;
     };
     assert_eq!(run.session.rows("cuda_graph_captures").len(), 0);
@@ -246,9 +279,61 @@ fn attached_after_the_captures_replays_are_known_by_their_decisions() {
 
 #[test]
 fn an_older_vllm_equals_what_was_done() {
-    let Some(run) = traced("0.17.1", false) else {
+    let Some(run) = traced(COMMON, "0.17.1", false) else {
         return;
     };
     assert_captured(&run);
     assert_used(&run);
+}
+
+#[test]
+fn microbatched_breakable_and_encoder_graphs_equal_what_was_done() {
+    let Some(run) = traced(KINDS, "0.32.0", false) else {
+        return;
+    };
+    let rows = run.session.rows("cuda_graph_captures");
+    let number = |name: &str| run.truth[name].as_u64().unwrap();
+    let mut graphs = 0;
+    for row in &rows {
+        // A microbatched model is one graph of two threads, a breakable one has a graph between each two breaks, and
+        // an encoder has no mode.
+        let (made, ubatches, module) = match row["runtime_mode"].as_str() {
+            "FULL" => (1, number("ubatches").to_string(), ""),
+            "PIECEWISE" => (number("segments"), String::new(), ""),
+            _ => (1, String::new(), "encoder"),
+        };
+        assert_eq!(row["graphs_in_capture"], made.to_string(), "{row:?}");
+        assert_eq!(row["num_ubatches"], ubatches, "{row:?}");
+        assert_eq!(row["module"], module, "{row:?}");
+        graphs += made;
+    }
+    assert_eq!(number_of(&run, "cuStreamBeginCapture_v2"), graphs);
+    assert_eq!(number_of(&run, "cuGraphInstantiateWithFlags"), graphs);
+    assert_captures(&run, &rows);
+    assert_used(&run);
+}
+
+#[test]
+fn attached_after_the_captures_the_rarer_graphs_are_known_by_their_decisions() {
+    let Some(run) = traced(KINDS, "0.32.0", true) else {
+        return;
+    };
+    assert_eq!(run.session.rows("cuda_graph_captures").len(), 0);
+    assert_used(&run);
+}
+
+/// Nothing is written into the program: its frames tell what is replayed.
+#[test]
+fn graphs_are_known_by_the_stack_alone() {
+    for name in [COMMON, KINDS] {
+        let Some(run) = observed(name, "0.32.0", true, "none") else {
+            return;
+        };
+        assert_replayed(&run);
+    }
+}
+
+/// Calls of a function, as the driver itself counted them.
+fn number_of(run: &Run, function: &str) -> u64 {
+    run.truth["driver"][function].as_u64().unwrap()
 }

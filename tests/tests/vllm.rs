@@ -1,7 +1,6 @@
 //! The real vLLM, traced live, against the reference counter inside it: row for row.
 #![expect(
     clippy::unwrap_used,
-    clippy::float_cmp,
     reason = "a test says by panicking what is not as it should be"
 )]
 
@@ -9,79 +8,16 @@
 mod experts;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use experts::{assert_experts_equal, assert_samples_equal};
-use profilemate_tests::vllm::{self, Run};
-use profilemate_tests::{Guard, Row, Session, assert_ledger_exact, binary, count_from, root};
-
-/// Runs the driver from its start under the tracer; both end by themselves.
-fn traced(version: &str, arguments: &[&str]) -> Option<(Run, Session)> {
-    if !root() {
-        return None;
-    }
-    let python = vllm::python(version)?;
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let driver = vllm::start(&python, folder.path(), arguments);
-    let output = folder.path().join("sessions");
-    let mut tracer = tracer(driver.pid(), &output, folder.path(), &[]);
-    let run = driver.finish();
-    assert_eq!(
-        tracer.wait(Duration::from_secs(180)),
-        0,
-        "{}",
-        tracer_log(folder.path())
-    );
-    let session = Session::only(&output);
-    std::mem::forget(folder.keep());
-    Some((run, session))
-}
-
-fn tracer(pid: u32, output: &Path, folder: &Path, more: &[&str]) -> Guard {
-    let log = std::fs::File::create(folder.join("tracer.log")).expect("tracer log");
-    Guard::start(
-        Command::new(binary())
-            .args([
-                "-v",
-                "trace",
-                "--strict",
-                "--pid",
-                &pid.to_string(),
-                "--output",
-            ])
-            .arg(output)
-            .args(more)
-            .stdout(Stdio::null())
-            .stderr(log),
-    )
-}
-
-fn tracer_log(folder: &Path) -> String {
-    std::fs::read_to_string(folder.join("tracer.log")).unwrap_or_default()
-}
-
-/// Engine processes of the reference: pid and its schedule events, in order.
-fn schedules(run: &Run) -> BTreeMap<u32, Vec<&serde_json::Value>> {
-    let mut by_pid: BTreeMap<u32, Vec<_>> = BTreeMap::new();
-    for (pid, event) in run.events("schedule") {
-        by_pid.entry(pid).or_default().push(event);
-    }
-    by_pid
-}
-
-fn rows_of(rows: &[Row], pid: u32) -> Vec<&Row> {
-    rows.iter()
-        .filter(|row| row["pid"] == pid.to_string())
-        .collect()
-}
-
-fn number(row: &Row, column: &str) -> f64 {
-    row[column]
-        .parse()
-        .unwrap_or_else(|_| panic!("column `{column}` is `{}` in {row:?}", row[column]))
-}
+use profilemate_tests::vllm::truth::{
+    assert_evictions_equal, assert_forwards_equal, assert_preemptions_equal, assert_steps_equal,
+    number, rows_of,
+};
+use profilemate_tests::vllm::{self, Run, tracer, tracer_log};
+use profilemate_tests::{Session, assert_ledger_exact, binary, count_from, root};
 
 /// `doctor` finds every method of the catalogue in the API server, the engine and the worker, and touches nothing.
 fn assert_doctor_approves(pid: u32) {
@@ -94,127 +30,6 @@ fn assert_doctor_approves(pid: u32) {
     assert!(text.contains("0.32.0, model runner"), "{text}");
     assert!(text.contains("a trace would work: 3 processes"), "{text}");
     assert!(!text.contains("not bound:"), "{text}");
-}
-
-/// Every step's tokens, sequences, running, waiting, usage and preempted ids equal the reference's. `from` is the
-/// first reference step that must be there (0: all).
-fn assert_steps_equal(run: &Run, session: &Session, attached_late: bool) -> usize {
-    let batches = session.rows("batch_utilization");
-    let usages = session.rows("kv_cache_usage");
-    let mut compared = 0;
-    for (pid, reference) in schedules(run) {
-        let batches = rows_of(&batches, pid);
-        let usages = rows_of(&usages, pid);
-        assert_eq!(batches.len(), usages.len(), "one row each per step");
-        let skip = if attached_late {
-            reference.len() - batches.len()
-        } else {
-            0
-        };
-        assert_eq!(
-            batches.len(),
-            reference.len() - skip,
-            "every step of engine {pid} is there"
-        );
-        for ((batch, usage), truth) in batches.iter().zip(&usages).zip(&reference[skip..]) {
-            let of = |name: &str| {
-                truth[name]
-                    .as_f64()
-                    .unwrap_or_else(|| panic!("{name} in {truth}"))
-            };
-            assert_eq!(
-                number(batch, "num_tokens"),
-                of("total_num_scheduled_tokens"),
-                "{batch:?} {truth}"
-            );
-            assert_eq!(
-                number(batch, "num_seqs"),
-                of("n_sched_reqs"),
-                "{batch:?} {truth}"
-            );
-            assert_eq!(
-                number(batch, "running_queue_len"),
-                of("running"),
-                "{batch:?} {truth}"
-            );
-            assert_eq!(number(usage, "waiting"), of("waiting"), "{usage:?} {truth}");
-            assert!(
-                (number(usage, "usage_pct") / 100.0 - of("usage")).abs() < 1e-6,
-                "{usage:?} {truth}"
-            );
-            assert_eq!(number(usage, "total_blocks"), of("num_gpu_blocks") - 1.0);
-            compared += 1;
-        }
-    }
-    assert!(compared > 0, "the reference saw steps");
-    compared
-}
-
-/// Preempted ids, in order, equal the reference's.
-fn assert_preemptions_equal(run: &Run, session: &Session) -> usize {
-    let rows = session.rows("preemption_events");
-    let seen: Vec<&str> = rows
-        .iter()
-        .filter(|row| row["event"] == "preempted")
-        .map(|row| row["request_id"].as_str())
-        .collect();
-    let truth: Vec<&str> = run
-        .events("preempt")
-        .iter()
-        .map(|(_, event)| event["req"].as_str().unwrap())
-        .collect();
-    assert_eq!(seen, truth);
-    let by_step: Vec<&str> = run
-        .events("schedule")
-        .iter()
-        .flat_map(|(_, event)| event["preempted"].as_array().into_iter().flatten())
-        .filter_map(|id| id.as_str())
-        .collect();
-    assert_eq!(by_step.len(), seen.len());
-    for row in rows.iter().filter(|row| row["event"] == "preempted") {
-        assert_eq!(row["reason"], "kv_blocks_exhausted", "{row:?}");
-        assert!(number(row, "computed_tokens_lost") > 0.0, "{row:?}");
-        assert!(!row["running_time_sec"].is_empty(), "{row:?}");
-    }
-    seen.len()
-}
-
-fn assert_evictions_equal(run: &Run, session: &Session) -> usize {
-    let seen: Vec<i64> = session
-        .rows("kv_cache_evictions")
-        .iter()
-        .map(|row| row["block_id"].parse().unwrap())
-        .collect();
-    let truth: Vec<i64> = run
-        .events("evict")
-        .iter()
-        .map(|(_, event)| event["block"].as_i64().unwrap())
-        .collect();
-    assert_eq!(seen, truth);
-    seen.len()
-}
-
-/// Forward passes equal the reference's `execute_model` calls that had tokens.
-fn assert_forwards_equal(run: &Run, session: &Session) {
-    let rows = session.rows("forward_pass_timing");
-    let mut truth: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-    for (pid, event) in run.events("execute_model") {
-        let tokens = event["tokens"].as_f64().unwrap_or(0.0);
-        if tokens > 0.0 {
-            truth.entry(pid).or_default().push(tokens);
-        }
-    }
-    assert!(!truth.is_empty());
-    for (pid, tokens) in truth {
-        let seen: Vec<f64> = rows_of(&rows, pid)
-            .iter()
-            .map(|row| number(row, "num_tokens"))
-            .collect();
-        assert_eq!(seen, tokens, "forward passes of worker {pid}");
-        for row in rows_of(&rows, pid) {
-            assert!(!row["step"].is_empty(), "joined to its step: {row:?}");
-        }
-    }
 }
 
 /// Own times of the operations of a process add up to the time in which its steps ran. (Step by step a test of hand-made
@@ -246,7 +61,7 @@ fn assert_times_add_up(session: &Session) {
 }
 
 fn check(version: &str, arguments: &[&str]) -> Option<(Run, Session, usize)> {
-    let (run, session) = traced(version, arguments)?;
+    let (run, session) = vllm::traced(version, "driver.py", arguments)?;
     let steps = assert_steps_equal(&run, &session, false);
     assert_preemptions_equal(&run, &session);
     assert_evictions_equal(&run, &session);
@@ -359,7 +174,9 @@ fn every_choice_that_the_waiting_helper_counts_equals_the_reference() {
         .status()
         .expect("profilemate runs");
     assert!(installed.success());
-    let driver = vllm::start_from(Command::new(&python), folder.path(), &SAMPLED, &[&site]);
+    let mut command = Command::new(&python);
+    command.env("PYTHONPATH", &site);
+    let driver = vllm::start_from(command, "driver.py", folder.path(), &SAMPLED);
     let output = folder.path().join("sessions");
     let more = ["--moe-sample", "1"];
     let mut tracer = tracer(driver.pid(), &output, folder.path(), &more);
@@ -389,7 +206,7 @@ fn every_fourth_choice_of_a_started_command_equals_the_reference() {
         .arg(&output)
         .arg("--")
         .arg(&python);
-    let run = vllm::start_from(command, folder.path(), &SAMPLED, &[]).finish();
+    let run = vllm::start_from(command, "driver.py", folder.path(), &SAMPLED).finish();
     let session = Session::only(&output);
     assert_samples_equal(&run, &session, 4);
     let coverage = &session.metadata["tables"]["moe_expert_selection"]["coverage"];
@@ -557,7 +374,7 @@ fn output_tokens_are_the_same_with_and_without_tracing() {
         "--max-num-seqs",
         "8",
     ];
-    let Some((traced, _)) = traced(&vllm::version(), &arguments) else {
+    let Some((traced, _)) = vllm::traced(&vllm::version(), "driver.py", &arguments) else {
         return;
     };
     let Some(python) = vllm::python(&vllm::version()) else {

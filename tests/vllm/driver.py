@@ -29,8 +29,8 @@ import urllib.request
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def parse():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description=__doc__):
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model-kind", choices=["llama", "moe", "qwenmoe"], default="llama")
     p.add_argument("--model", help="a model folder, in place of --model-kind")
     p.add_argument("--layers", type=int, default=2)
@@ -38,7 +38,7 @@ def parse():
     p.add_argument("--topk", type=int, default=2)
     p.add_argument("--requests", type=int, default=16)
     p.add_argument("--rounds", type=int, default=1, help="offline: generate() calls; serve: waves")
-    p.add_argument("--stop-file", help="offline: no further round once this file is there")
+    p.add_argument("--stop-file", help="offline: no further round once this file is there; serve: ends --hold")
     p.add_argument("--round-gap", type=float, default=0.0, help="seconds between rounds")
     p.add_argument("--prompt-len", type=int, default=20)
     p.add_argument("--prompt-step", type=int, default=1, help="request i has prompt_len + i*step tokens")
@@ -74,7 +74,7 @@ def parse():
     p.add_argument("--engine-arg", action="append", default=[], metavar="NAME=JSON",
                    help="any further EngineArgs field, e.g. kv_cache_metrics=true")
     p.add_argument("--ready-file", help="touched when the engine is ready (before the first request)")
-    return p.parse_args()
+    return p
 
 
 def env_for(a):
@@ -97,9 +97,14 @@ def env_for(a):
         e["PMREF_OUT"] = os.path.abspath(a.pmref)
         e["PMREF_MODE"] = a.pmref_mode
         e.setdefault("PMREF_EVENTS", "1")
+    if any("_parallel_size=" in s for s in a.engine_arg):
+        # Workers bind themselves to a NUMA node each, and there may be fewer.
+        e.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        e.setdefault("OMP_NUM_THREADS", "1")
+    path = [HERE] + ([e["PYTHONPATH"]] if e.get("PYTHONPATH") else [])
     if a.pmref or a.mrv2_interpret:
-        hooks = os.path.join(HERE, "reference_mrv2" if a.mrv2_interpret else "reference")
-        e["PYTHONPATH"] = hooks + (":" + e["PYTHONPATH"] if e.get("PYTHONPATH") else "")
+        path.insert(0, os.path.join(HERE, "reference_mrv2" if a.mrv2_interpret else "reference"))
+    e["PYTHONPATH"] = ":".join(path)
     return e
 
 
@@ -153,6 +158,21 @@ def touch(path):
             f.write("%.6f\n" % time.time())
 
 
+def metrics(llm):
+    """vLLM's own counts: name -> [{labels, value}]."""
+    m = {}
+    try:
+        for x in llm.get_metrics():
+            v = getattr(x, "value", None)
+            if v is None:
+                v = {"count": getattr(x, "count", None), "sum": getattr(x, "sum", None),
+                     "buckets": getattr(x, "buckets", None)} if hasattr(x, "count") else getattr(x, "values", None)
+            m.setdefault(x.name, []).append({"labels": dict(x.labels), "value": v})
+    except Exception as e:
+        m = {"error": repr(e)}
+    return m
+
+
 def offline(a):
     t0 = time.time()
     from vllm import LLM, SamplingParams
@@ -179,16 +199,7 @@ def offline(a):
     t_gen = time.time() - t1
     if a.hold:
         time.sleep(a.hold)
-    m = {}
-    try:
-        for x in llm.get_metrics():
-            v = getattr(x, "value", None)
-            if v is None:
-                v = {"count": getattr(x, "count", None), "sum": getattr(x, "sum", None),
-                     "buckets": getattr(x, "buckets", None)} if hasattr(x, "count") else getattr(x, "values", None)
-            m.setdefault(x.name, []).append({"labels": dict(x.labels), "value": v})
-    except Exception as e:
-        m = {"error": repr(e)}
+    m = metrics(llm)
     if a.metrics_out:
         with open(a.metrics_out, "w") as f:
             json.dump(m, f, indent=1)
@@ -286,7 +297,9 @@ def serve(a):
             [t.join() for t in ths]
         t_gen = time.time() - t1
         if a.hold:
-            time.sleep(a.hold)
+            until = time.time() + a.hold
+            while time.time() < until and not (a.stop_file and os.path.exists(a.stop_file)):
+                time.sleep(0.1)
         elif a.pmref:
             time.sleep(1.5)     # the server's children are SIGKILLed at stop: let the hooks flush first
         text = http(base + "/metrics")[1].decode()
@@ -344,17 +357,22 @@ def children(pid):
     return [t for t in out if t[0] in want]
 
 
+def prepare(a):
+    """Sets the environment of an engine in this process; starts anew where sitecustomize has to load first."""
+    e = env_for(a)
+    need = {k: v for k, v in e.items() if os.environ.get(k) != v}
+    if (a.pmref or a.mrv2_interpret) and os.environ.get("_DRV_REEXEC") != "1":
+        e["_DRV_REEXEC"] = "1"
+        os.execve(sys.executable, [sys.executable] + sys.argv, e)
+    os.environ.update(need)
+
+
 def main():
-    a = parse()
+    a = parser().parse_args()
     if a.serve:
         ok, res = serve(a)
     else:
-        e = env_for(a)
-        need = {k: v for k, v in e.items() if os.environ.get(k) != v}
-        if (a.pmref or a.mrv2_interpret) and os.environ.get("_DRV_REEXEC") != "1":   # sitecustomize must load at interpreter start
-            e["_DRV_REEXEC"] = "1"
-            os.execve(sys.executable, [sys.executable] + sys.argv, e)
-        os.environ.update(need)
+        prepare(a)
         ok, res = offline(a)
     res["args"] = {k: v for k, v in vars(a).items() if v not in (None, [], False)}
     print("RESULT " + json.dumps(res), flush=True)

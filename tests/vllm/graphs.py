@@ -143,7 +143,8 @@ class Truth:
     def replay(self, key, launches, batch):
         self.replays[key] += 1
         self.launches[key] += launches
-        self.batch_tokens[key] += batch
+        if batch is not None:
+            self.batch_tokens[key] += batch
 
     def capture(self, key, throwaway):
         self.captures[f"{key}|{'True' if throwaway else ''}"] += 1

@@ -30,7 +30,6 @@ CONFIGS = {
                     sliding_window=None, max_window_layers=2,
                     router_aux_loss_coef=0.0, output_router_logits=False,
                     attention_dropout=0.0),
-    # encoder-decoder with an encoder forward pass (cross attention); see driver --model-kind.
 }
 
 

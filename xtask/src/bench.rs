@@ -7,7 +7,7 @@ use crate::{demo, shell};
 /// Options of the bench.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
-    /// Only this part: call, driver-probe, attach, events, tracer or server. Repeatable.
+    /// Only this part: call, driver-probe, walk, attach, events, tracer, helper or server. Repeatable.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Fewer repetitions, to see that it works.

@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the pages of `docs/` that are made from the declarations in the code.
+//! `cargo xtask docs`: what is made from the declarations in the code, pages of `docs/` and rules of `deploy/`.
 
 use std::path::Path;
 
@@ -6,8 +6,17 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
-/// The generated pages; `profilemate-cli/examples/reference.rs` prints each.
-const PAGES: [&str; 4] = ["tables", "catalog", "findings", "metrics"];
+/// What is generated, and where it stands; `profilemate-cli/examples/reference.rs` prints each.
+const PAGES: [(&str, &str); 5] = [
+    ("tables", "docs/tables.md"),
+    ("catalog", "docs/catalog.md"),
+    ("findings", "docs/findings.md"),
+    ("metrics", "docs/metrics.md"),
+    (
+        "fleet-rules",
+        "deploy/prometheus/profilemate.fleet.rules.yaml",
+    ),
+];
 
 /// What to do with pages that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,21 +28,21 @@ pub(crate) enum Mode {
 }
 
 pub(crate) fn docs(mode: Mode) -> Result<()> {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let mut stale = Vec::new();
-    for page in PAGES {
-        let path = folder.join(page).with_extension("md");
+    for (page, file) in PAGES {
+        let path = root.join(file);
         let text = generate(page)?;
         if std::fs::read(&path).is_ok_and(|old| old == text) {
             continue;
         }
         if mode == Mode::Check {
-            stale.push(format!("docs/{page}.md"));
+            stale.push(file);
             continue;
         }
         std::fs::write(&path, text)
             .with_context(|| format!("cannot write `{}`", path.display()))?;
-        eprintln!("wrote docs/{page}.md");
+        eprintln!("wrote {file}");
     }
     if !stale.is_empty() {
         bail!(

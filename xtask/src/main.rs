@@ -6,6 +6,7 @@ mod demo;
 mod docs;
 mod gpu;
 mod kernels;
+mod scale;
 mod shell;
 mod test;
 mod tidy;
@@ -40,6 +41,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Measure what a fleet of agents needs of a Prometheus, by simulation; `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    FleetScale {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// On a machine with an NVIDIA GPU: compare what is traced of PyTorch's CUDA graphs with what was done.
     GpuCheck(gpu::GpuCheck),
     /// Trace the demo target under other kernels, in a virtual machine.
@@ -62,6 +69,7 @@ fn main() -> Result<()> {
         } else {
             docs::Mode::Write
         }),
+        Task::FleetScale { arguments } => scale::scale(&arguments),
         Task::GpuCheck(options) => gpu::check(&options),
         Task::Kernels(options) => kernels::kernels(&options),
         Task::Test => test::test(),

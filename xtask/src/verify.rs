@@ -16,6 +16,9 @@ pub(crate) struct Verify {
     /// Delete each environment that was not there before, once its tests have ended.
     #[arg(long)]
     remove: bool,
+    /// The Python to run it on, 3.12 or newer.
+    #[arg(long, value_name = "PYTHON", default_value = "python3.12", value_parser = interpreter)]
+    python: String,
     /// Run only the tests whose name contains this.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -31,15 +34,24 @@ fn version(text: &str) -> Result<String, String> {
     }
 }
 
+fn interpreter(text: &str) -> Result<String, String> {
+    let minor = text.strip_prefix("python3.");
+    match minor.and_then(|minor| minor.parse::<u8>().ok()) {
+        Some(12..) => Ok(text.to_owned()),
+        _ => Err(format!("`{text}` is not a Python such as python3.13")),
+    }
+}
+
 /// Sets up each version, runs the comparison on it, and says at the end which ones failed.
 pub(crate) fn verify(options: &Verify) -> Result<()> {
     shell::run(shell::cargo().args(["build", "--locked", "--package", "profilemate-cli"]))?;
     let mut failed = Vec::new();
     for version in &options.versions {
-        let was_there = environment(version).is_some_and(|folder| folder.exists());
-        let outcome = verify_one(version, options.only.as_deref());
-        if options.remove && !was_there {
-            remove(version)?;
+        let folder = environment(version, &options.python);
+        let was_there = folder.as_ref().is_some_and(|folder| folder.exists());
+        let outcome = verify_one(version, options);
+        if let Some(folder) = folder.filter(|_| options.remove && !was_there) {
+            remove(&folder)?;
         }
         match outcome {
             Ok(()) => eprintln!("vLLM {version}: every comparison holds"),
@@ -55,8 +67,8 @@ pub(crate) fn verify(options: &Verify) -> Result<()> {
     Ok(())
 }
 
-fn verify_one(version: &str, only: Option<&str>) -> Result<()> {
-    let python = set_up(version)?;
+fn verify_one(version: &str, options: &Verify) -> Result<()> {
+    let python = set_up(version, &options.python)?;
     eprintln!("vLLM {version}: {}", python.display());
     let mut tests = test::cargo_as_root();
     tests
@@ -67,21 +79,24 @@ fn verify_one(version: &str, only: Option<&str>) -> Result<()> {
             "profilemate-tests",
             "--test",
             "vllm",
+            "--test",
+            "features",
         ])
         .args(["--", "--test-threads=1", "--nocapture"])
-        .args(only)
+        .args(options.only.as_deref())
         .env("PROFILEMATE_VLLM", version)
+        .env("PROFILEMATE_VLLM_PYTHON", &options.python)
         .env("PROFILEMATE_REQUIRE_VLLM", "1")
         .env("PROFILEMATE_REQUIRE_ROOT", "1");
     shell::run(&mut tests)
 }
 
 /// Makes the version's environment; the script prints its Python as the last line.
-fn set_up(version: &str) -> Result<PathBuf> {
+fn set_up(version: &str, python: &str) -> Result<PathBuf> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vllm/setup");
-    eprintln!("+ tests/vllm/setup {version}");
+    eprintln!("+ tests/vllm/setup {version} {python}");
     let output = Command::new(script)
-        .arg(version)
+        .args([version, python])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run tests/vllm/setup")?;
@@ -93,16 +108,16 @@ fn set_up(version: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(python))
 }
 
-/// The folder that `tests/vllm/setup VERSION` makes.
-fn environment(version: &str) -> Option<PathBuf> {
+/// The folder that `tests/vllm/setup VERSION PYTHON` makes.
+fn environment(version: &str, python: &str) -> Option<PathBuf> {
     let home = std::env::var_os("HOME")?;
-    Some(Path::new(&home).join(format!(".cache/profilemate/vllm-{version}-python3.12")))
+    Some(Path::new(&home).join(format!(".cache/profilemate/vllm-{version}-{python}")))
 }
 
-fn remove(version: &str) -> Result<()> {
-    let Some(folder) = environment(version).filter(|folder| folder.exists()) else {
+fn remove(folder: &Path) -> Result<()> {
+    if !folder.exists() {
         return Ok(());
-    };
+    }
     eprintln!("removing {}", folder.display());
-    std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
 }

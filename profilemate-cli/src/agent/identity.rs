@@ -1,5 +1,6 @@
-//! Which pod and container a process is in, told without asking anybody: from its cgroup, the names of the kubelet's log
-//! files, its environment, and the namespace file of its service account.
+//! Which pod and container a process is in: from its cgroup, from who is asked ([`super::names`], nobody unless the
+//! configuration says so), the names of the kubelet's log files, its environment, and the namespace file of its service
+//! account.
 //!
 //! A container decides about its own environment and files, so what it says is taken for names only (letters, digits,
 //! dots, hyphens), and its files are opened so that no link leads out of it.
@@ -31,28 +32,34 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of the process `pid`; `log_folder` is where the kubelet keeps its logs, if it may be looked at.
-    pub fn of(pid: u32, log_folder: Option<&Path>) -> Self {
+    /// What the cgroup of the process `pid` tells.
+    pub fn of(pid: u32) -> Self {
         let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let mut found = Self::of_cgroup(&cgroup);
-        if let Some(folder) = log_folder {
-            found.look_into_logs(folder);
+        Self::of_cgroup(&cgroup)
+    }
+
+    /// Completes it by what the process itself and the node's files tell; `log_folder` is where the kubelet keeps its
+    /// logs, if it may be looked at.
+    pub fn complete(&mut self, pid: u32, log_folder: Option<&Path>) {
+        if let Some(folder) =
+            log_folder.filter(|_| self.pod.is_empty() || self.container.is_empty())
+        {
+            self.look_into_logs(folder);
         }
-        let in_cluster = !found.pod_uid.is_empty() || has_variable(pid, "KUBERNETES_SERVICE_HOST");
-        if in_cluster && found.pod.is_empty() {
-            found.pod = ["POD_NAME", "HOSTNAME"]
+        let in_cluster = !self.pod_uid.is_empty() || has_variable(pid, "KUBERNETES_SERVICE_HOST");
+        if in_cluster && self.pod.is_empty() {
+            self.pod = ["POD_NAME", "HOSTNAME"]
                 .iter()
                 .find_map(|name| variable(pid, name).filter(|value| is_name(value)))
                 .unwrap_or_default();
         }
-        if in_cluster && found.namespace.is_empty() {
+        if in_cluster && self.namespace.is_empty() {
             let said = variable(pid, "POD_NAMESPACE").filter(|value| is_name(value));
-            found.namespace = said.or_else(|| service_account(pid)).unwrap_or_default();
+            self.namespace = said.or_else(|| service_account(pid)).unwrap_or_default();
         }
-        if found.container.is_empty() {
-            found.container = found.container_id.chars().take(12).collect();
+        if self.container.is_empty() {
+            self.container = self.container_id.chars().take(12).collect();
         }
-        found
     }
 
     /// What a text of `/proc/PID/cgroup` tells.
@@ -125,7 +132,7 @@ fn is_hex(byte: u8) -> bool {
 }
 
 /// Whether a text can be the name of a pod or namespace.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     (1..=253).contains(&text.len()) && text.bytes().all(allowed)
@@ -280,7 +287,8 @@ mod tests {
             while !has_variable(child.id(), "POD_NAMESPACE") && started.elapsed().as_secs() < 10 {
                 std::thread::yield_now();
             }
-            let found = Identity::of(child.id(), None);
+            let mut found = Identity::of(child.id());
+            found.complete(child.id(), None);
             let marked = has_one_of(child.id(), &["POD_NAMESPACE=prod".to_owned()]);
             child.kill().unwrap();
             child.wait().unwrap();

@@ -14,6 +14,7 @@ use super::trace::{Job, Progress};
 use crate::capture::pipeline::Files;
 use crate::cli::args::Touch;
 use crate::cli::{Exit, Failure};
+use crate::event::Process;
 use crate::metrics::declare::Id;
 use crate::metrics::rows::Teller;
 use crate::session::{self, Ends, Finished, Options, Wanted, Watching};
@@ -33,6 +34,11 @@ pub enum Standing {
     /// A session begins.
     #[default]
     Starting,
+    /// A session runs, and no process is attached.
+    Waiting {
+        /// Why.
+        reason: String,
+    },
     /// A session runs.
     Attached,
     /// A trace is taken.
@@ -217,13 +223,15 @@ impl Keeper {
         *lock(&self.standing) = Standing::Starting;
         let options = Options {
             recorder: None,
-            budget: Some(config.probes.budget.0),
+            budget: shared.can_measure_costs().then_some(config.probes.budget.0),
             moe_sample: None,
             roots: BTreeSet::from([self.found.key.pid]),
             touch: Touch::Probes,
+            late: false,
             wanted: Wanted {
                 only: job.map_or_else(|| config.probes.tables.clone(), |job| job.tables.clone()),
                 without: Vec::new(),
+                no_kernel_counts: !config.probes.kernel_counts,
             },
             methods: Vec::new(),
             assume: None,
@@ -333,6 +341,17 @@ fn reason(exit: Exit) -> &'static str {
     }
 }
 
+/// Why no process is attached: what holds for an engine, else for any.
+fn why(processes: &[&Process]) -> Option<String> {
+    let engines = processes
+        .iter()
+        .filter(|process| process.role == "engine_core");
+    let mut reasons = engines
+        .chain(processes)
+        .filter_map(|process| process.reason.clone());
+    reasons.find(|reason| reason != session::NOT_LOOKED_AT)
+}
+
 /// Who watches a session for its keeper.
 struct Watch {
     keeper: Arc<Keeper>,
@@ -359,8 +378,11 @@ impl Watcher for Watch {
             Standing::Attached
         };
         let mut standing = lock(&self.keeper.standing);
-        if !attached.is_empty() && *standing == Standing::Starting {
+        let begins = matches!(*standing, Standing::Starting | Standing::Waiting { .. });
+        if begins && !attached.is_empty() {
             *standing = now;
+        } else if begins && let Some(reason) = why(&pulse.processes) {
+            *standing = Standing::Waiting { reason };
         }
         *lock(&self.keeper.attached) = attached;
     }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod keeper;
+mod names;
 mod push;
 pub mod server;
 pub mod shared;
@@ -24,9 +25,10 @@ use crate::cli::print::note;
 use crate::cli::{Exit, Failure};
 use crate::metrics::declare::Id;
 use crate::metrics::otlp::Target;
-use crate::secret::Token;
+use crate::secret::{Secret, Token};
 use config::Config;
 use keeper::Keeper;
+use names::Names;
 use server::Key;
 use shared::Shared;
 use state::State;
@@ -74,6 +76,9 @@ impl Source {
         config.check().map_err(failed)?;
         let token = config.auth.token_file.as_deref().map(Token::read);
         let token = token.transpose().map_err(|error| failed(error.into()))?;
+        let kubelet = config.identity.kubelet_token_file.as_deref();
+        let kubelet = kubelet.map(Secret::read).transpose();
+        kubelet.map_err(|error| failed(error.into()))?;
         let acceptor = http::Acceptor::read(&config).map_err(|error| {
             Failure::new(Exit::Usage, error).hint("`[tls]` needs a PEM certificate and its key")
         })?;
@@ -136,7 +141,7 @@ async fn work(source: &Source, loaded: Loaded, state: &State) -> Result<(), Fail
     push.begin(loaded.collector, &shared.registry);
     let mut watch = Watch::new(Arc::clone(&shared), state);
     loop {
-        watch.turn();
+        watch.turn().await;
         let interval = shared.config().agent.interval.0;
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
@@ -215,6 +220,7 @@ impl Signals {
 struct Watch<'a> {
     shared: Arc<Shared>,
     state: &'a State,
+    names: Names,
     threads: BTreeMap<Key, JoinHandle<()>>,
     leaving: Vec<JoinHandle<()>>,
     written: Option<(BTreeSet<Key>, BTreeSet<Key>)>,
@@ -227,9 +233,11 @@ impl<'a> Watch<'a> {
         shared
             .registry
             .set(Id::AgentInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
+        let names = Names::new(&shared.config().identity);
         Self {
             shared,
             state,
+            names,
             threads: BTreeMap::new(),
             leaving: Vec::new(),
             written: None,
@@ -239,8 +247,11 @@ impl<'a> Watch<'a> {
     }
 
     /// One look.
-    fn turn(&mut self) {
+    async fn turn(&mut self) {
         let config = self.shared.config();
+        if !self.names.fit(&config.identity) {
+            self.names = Names::new(&config.identity);
+        }
         match server::look(&config) {
             Ok(now) => {
                 let known = self.shared.names();
@@ -249,7 +260,7 @@ impl<'a> Watch<'a> {
                     self.leave(&key);
                 }
                 for seen in come {
-                    self.meet(&config, seen);
+                    self.meet(&config, seen).await;
                 }
                 self.shared.has_looked();
             }
@@ -261,9 +272,9 @@ impl<'a> Watch<'a> {
         self.weigh();
     }
 
-    fn meet(&mut self, config: &Config, seen: &crate::target::process::Seen) {
+    async fn meet(&mut self, config: &Config, seen: &crate::target::process::Seen) {
         let taken = self.shared.names().into_values().collect();
-        let found = server::find_out(seen, config, &taken);
+        let found = server::find_out(seen, config, &mut self.names, &taken).await;
         note(&format!(
             "server `{}` came (process {})",
             found.name, seen.pid

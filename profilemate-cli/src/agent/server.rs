@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::config::Config;
 use super::identity::{self, Identity};
+use super::names::Names;
 use crate::cli::Failure;
 use crate::cli::find::Servers;
 use crate::metrics::rows::About;
@@ -62,10 +63,17 @@ impl Key {
 }
 
 /// Finds out about a server; `taken` are the names that others have.
-pub fn find_out(seen: &Seen, config: &Config, taken: &BTreeSet<String>) -> Found {
+pub(super) async fn find_out(
+    seen: &Seen,
+    config: &Config,
+    names: &mut Names,
+    taken: &BTreeSet<String>,
+) -> Found {
     let folder = &config.identity.log_folder;
     let logs = Some(folder.as_path()).filter(|folder| *folder != Path::new(""));
-    let identity = Identity::of(seen.pid, logs);
+    let mut identity = Identity::of(seen.pid);
+    names.complete(&mut identity).await;
+    identity.complete(seen.pid, logs);
     let mut name = name(seen, &identity);
     if taken.contains(&name) {
         name = format!("{name}-{}", seen.pid);

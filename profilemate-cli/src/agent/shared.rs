@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -40,6 +40,7 @@ pub struct Shared {
     next: AtomicU64,
     born: Instant,
     looked_ms: AtomicU64,
+    measures: OnceLock<bool>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,6 +63,7 @@ impl Shared {
             next: AtomicU64::new(1),
             born: Instant::now(),
             looked_ms: AtomicU64::new(0),
+            measures: OnceLock::new(),
         })
     }
 
@@ -165,6 +167,20 @@ impl Shared {
     /// The latest traces.
     pub fn traces(&self) -> Vec<Shown> {
         lock(&self.traces).iter().cloned().collect()
+    }
+
+    /// Whether what tracing costs can be measured here. That needs more than tracing itself on most kernels; without it
+    /// servers are traced all the same, and no budget is kept.
+    pub fn can_measure_costs(&self) -> bool {
+        *self
+            .measures
+            .get_or_init(|| match crate::attach::statistics() {
+                Ok(_held) => true,
+                Err(error) => {
+                    log::warn!("no budget is kept: {}", crate::session::chain(&error));
+                    false
+                }
+            })
     }
 
     /// Seconds since the agent began.

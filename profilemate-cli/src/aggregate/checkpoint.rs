@@ -29,6 +29,8 @@ pub struct Checkpoint {
     model_experts: Option<i64>,
     multimodal: Option<bool>,
     without_stats: bool,
+    #[serde(default)]
+    draft_limit: Option<i64>,
     /// Requests and graphs that were too many to be kept.
     left_out: u64,
 }
@@ -98,6 +100,7 @@ impl Aggregator {
             model_experts: self.facts.model_experts,
             multimodal: self.facts.multimodal,
             without_stats: self.facts.without_stats,
+            draft_limit: self.facts.draft_limit,
             left_out: left_out + more,
         }
     }
@@ -126,6 +129,7 @@ impl Aggregator {
         self.facts.model_experts = checkpoint.model_experts;
         self.facts.multimodal = checkpoint.multimodal;
         self.facts.without_stats = checkpoint.without_stats;
+        self.facts.draft_limit = checkpoint.draft_limit;
         self.facts.left_out = checkpoint.left_out;
     }
 }

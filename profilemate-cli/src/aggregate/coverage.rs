@@ -237,6 +237,7 @@ impl Aggregator {
             }
         }
         gaps.extend(self.moe_gaps(table));
+        gaps.extend(self.decoder_gap(table));
         gaps.extend(super::shed::gaps(&facts.shed, table));
         gaps.extend(self.snapshot_gap(table));
         if lost > 0 {
@@ -271,6 +272,18 @@ impl Aggregator {
         }
     }
 
+    /// Model runner V2 calls the model itself, in no method of its own.
+    fn decoder_gap(&self, table: &str) -> Option<String> {
+        let called = |id: &str| self.facts.calls.contains_key(id);
+        let untold = self.facts.multimodal == Some(true)
+            && called("runner.execute_model")
+            && !called("runner.model_forward");
+        (untold && table == "encoder_decoder_timing").then(|| {
+            "decoders are not told: the model runner has no method of its own around the model"
+                .to_owned()
+        })
+    }
+
     /// Why a table of what only some servers have has no rows.
     fn without_rows(&self, table: &str) -> Option<Coverage> {
         let facts = &self.facts;
@@ -279,12 +292,19 @@ impl Aggregator {
                 let reason = "the model has no encoder";
                 Some(Coverage::new(Status::NotApplicable, reason))
             }
+            "speculative_decoding" if facts.draft_limit == Some(0) => {
+                let reason = "speculative decoding is not configured";
+                Some(Coverage::new(Status::NotApplicable, reason))
+            }
             "speculative_decoding" if facts.without_stats => {
                 let reason =
                     "vLLM counts drafts only while its statistics are on, and they are off";
                 Some(Coverage::new(Status::NotObservable, reason))
             }
-            "speculative_decoding" if facts.calls.contains_key("scheduler.make_stats") => {
+            "speculative_decoding"
+                if facts.draft_limit.is_none()
+                    && facts.calls.contains_key("scheduler.make_stats") =>
+            {
                 let reason =
                     "no step had drafts: speculative decoding is off, or nothing was drafted";
                 Some(Coverage::new(Status::NotApplicable, reason))

@@ -13,6 +13,9 @@ impl Aggregator {
         if fields.int("log_stats") == Some(0) {
             self.facts.without_stats = true;
         }
+        if let Some(limit) = fields.int("spec_configured") {
+            self.facts.draft_limit = Some(limit);
+        }
         // 1: there is no count. Absent: the argument was not passed.
         if fields.int("spec_none") != Some(0) {
             return;

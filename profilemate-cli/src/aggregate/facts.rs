@@ -56,6 +56,8 @@ pub struct Facts {
     pub multimodal: Option<bool>,
     /// Whether vLLM was seen to run without its own statistics.
     pub without_stats: bool,
+    /// Tokens that are drafted for a request at most; 0 without speculative decoding.
+    pub draft_limit: Option<i64>,
     /// Calls of slots that no note names.
     pub unnamed_calls: u64,
     /// The kernel side's counts, latest: since the stream began.
@@ -117,7 +119,7 @@ impl Facts {
     }
 
     pub(super) fn bound(&mut self, method: &Method) {
-        if method.mode & (page::MODE_RETURN | page::MODE_ENTRY) == 0 {
+        if method.mode & page::MODE_TOLD == 0 {
             if self.counted.len() < CAPACITY {
                 self.counted.insert(method.id.clone());
             }

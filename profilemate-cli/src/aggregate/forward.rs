@@ -23,6 +23,9 @@ impl Aggregator {
         if let Some(experts) = fields.int("model_experts") {
             self.facts.model_experts = Some(experts);
         }
+        if let Some(rank) = fields.int("rank").and_then(|rank| u32::try_from(rank).ok()) {
+            self.processes.ranked(call.pid, rank);
+        }
         if let Some(multimodal) = fields.int("multimodal") {
             self.facts.multimodal = Some(multimodal == 1);
         }

@@ -29,6 +29,8 @@ pub struct ProcessState {
     pub preempted: HashSet<String>,
     /// The engine and the step of the latest forward pass.
     pub ran: Option<(u32, u64)>,
+    /// Rank among the engine's workers, as the model runner has it.
+    rank: Option<u32>,
 }
 
 /// All processes.
@@ -47,6 +49,14 @@ impl Processes {
             self.gone.push((old.info, old.ended));
         }
         state.info = info;
+        state.info.rank = state.rank.or(state.info.rank);
+    }
+
+    /// A worker's rank as its model runner has it, which a title need not tell.
+    pub fn ranked(&mut self, pid: u32, rank: u32) {
+        let state = self.get_mut(pid);
+        state.rank = Some(rank);
+        state.info.rank = Some(rank);
     }
 
     /// A process has gone.
@@ -172,6 +182,23 @@ mod tests {
         assert_eq!(processes.engine_of(6), None, "two to choose from");
         processes.ended(4, 0, String::new());
         assert_eq!(processes.engine_of(6), Some(2), "the only one");
+    }
+
+    #[test]
+    fn what_the_model_runner_says_of_its_rank_holds() {
+        let mut processes = Processes::default();
+        processes.note(Process {
+            rank: Some(1),
+            ..process(3, 2, "worker", None)
+        });
+        assert_eq!(processes.rank(3), Some(1), "by title");
+        processes.ranked(3, 5);
+        assert_eq!(processes.rank(3), Some(5));
+        processes.note(process(3, 2, "worker", None));
+        assert_eq!(processes.rank(3), Some(5), "told again");
+        processes.ended(3, 7, String::new());
+        processes.note(process(3, 2, "worker", None));
+        assert_eq!(processes.rank(3), None, "another process");
     }
 
     #[test]

@@ -7,6 +7,26 @@ use serde::{Deserialize, Serialize};
 /// Requests remembered, at most; beyond, the one seen first is forgotten.
 const CAPACITY: usize = 100_000;
 
+/// Output of a request, as schedule calls counted it. Moments are `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// A schedule call found the first token there.
+    pub there_ns: Option<u64>,
+    /// First call that counted some: when it began, and how many.
+    pub first: Option<(u64, i64)>,
+    /// Last one.
+    pub last: Option<(u64, i64)>,
+}
+
+impl Output {
+    /// Mean time of a token, from the first call that counted some to the last.
+    pub fn ns_per_token(self) -> Option<u64> {
+        let ((from_ns, from), (to_ns, to)) = (self.first?, self.last?);
+        let tokens = u64::try_from(to.checked_sub(from)?).ok()?;
+        to_ns.checked_sub(from_ns)?.checked_div(tokens)
+    }
+}
+
 /// What is known of a request that has not finished. Moments are `CLOCK_MONOTONIC`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -26,6 +46,9 @@ pub struct Request {
     pub preemptions: u64,
     /// Address of the key that names it in the scheduler's dictionaries.
     pub key: Option<u64>,
+    /// Its output.
+    #[serde(default)]
+    pub output: Output,
     #[serde(skip)]
     order: u64,
 }
@@ -44,6 +67,9 @@ pub enum Begin {
 pub struct Requests {
     known: HashMap<String, Request>,
     by_order: BTreeMap<u64, String>,
+    by_key: HashMap<u64, String>,
+    /// Whose first token was counted while it was still being made.
+    awaited: Vec<String>,
     orders: u64,
 }
 
@@ -56,15 +82,48 @@ impl Requests {
             .is_some_and(|request| request.preempted_since_ns.is_some())
         {
             self.resume(id, at_ns);
-            self.entry(id).key = key;
+            self.set_key(id, key);
             return Begin::Resumed;
         }
         self.remove(id);
         let request = self.entry(id);
         request.started_ns = Some(at_ns);
         request.running_since_ns = Some(at_ns);
-        request.key = key;
+        self.set_key(id, key);
         Begin::Started
+    }
+
+    /// A schedule call that began at `at_ns` counted so many tokens of output of the requests with these keys. With
+    /// `asynchronous` scheduling the latest of them is still being made, and there by the next call.
+    pub fn output(
+        &mut self,
+        counted: impl Iterator<Item = (u64, i64)>,
+        at_ns: u64,
+        asynchronous: Option<bool>,
+    ) {
+        for id in std::mem::take(&mut self.awaited) {
+            if let Some(request) = self.known.get_mut(&id) {
+                request.output.there_ns.get_or_insert(at_ns);
+            }
+        }
+        for (key, tokens) in counted.filter(|(_, tokens)| *tokens > 0) {
+            let Some(id) = self.by_key.get(&key) else {
+                continue;
+            };
+            let Some(request) = self.known.get_mut(id) else {
+                continue;
+            };
+            let output = &mut request.output;
+            if output.first.is_none() && request.started_ns.is_some() {
+                match asynchronous {
+                    Some(false) => output.there_ns = Some(at_ns),
+                    Some(true) => self.awaited.push(id.clone()),
+                    None => {}
+                }
+            }
+            output.first.get_or_insert((at_ns, tokens));
+            output.last = Some((at_ns, tokens));
+        }
     }
 
     /// A request was preempted. Gives the time it had been running, if that is known.
@@ -112,12 +171,31 @@ impl Requests {
                 order: known.order,
                 ..request
             };
+            let key = known.key;
+            self.set_key(&id, key);
+        }
+    }
+
+    fn set_key(&mut self, id: &str, key: Option<u64>) {
+        self.entry(id).key = key;
+        if let Some(key) = key {
+            self.by_key.insert(key, id.to_owned());
+        }
+    }
+
+    /// The key may have been given to another request meanwhile.
+    fn forget_key(&mut self, id: &str, key: Option<u64>) {
+        if let Some(key) = key
+            && self.by_key.get(&key).is_some_and(|own| own == id)
+        {
+            self.by_key.remove(&key);
         }
     }
 
     fn remove(&mut self, id: &str) -> Option<Request> {
         let request = self.known.remove(id)?;
         self.by_order.remove(&request.order);
+        self.forget_key(id, request.key);
         Some(request)
     }
 
@@ -125,8 +203,9 @@ impl Requests {
         if !self.known.contains_key(id) {
             if self.known.len() >= CAPACITY
                 && let Some((_, oldest)) = self.by_order.pop_first()
+                && let Some(forgotten) = self.known.remove(&oldest)
             {
-                self.known.remove(&oldest);
+                self.forget_key(&oldest, forgotten.key);
             }
             self.orders += 1;
             self.by_order.insert(self.orders, id.to_owned());
@@ -197,5 +276,44 @@ mod tests {
         assert_eq!(requests.finish("0").started_ns, None);
         assert_eq!(requests.finish("1").started_ns, Some(100));
         assert_eq!(requests.by_order.len(), requests.known.len());
+    }
+
+    #[test]
+    fn output_is_there_when_it_is_counted_and_one_call_later_with_asynchronous_scheduling() {
+        for (asynchronous, there_ns) in [
+            (Some(false), Some(200)),
+            (Some(true), Some(230)),
+            (None, None),
+        ] {
+            let mut requests = Requests::default();
+            requests.begin("a", Some(7), 100);
+            for (at_ns, tokens) in [(150, 0), (200, 1), (230, 2), (290, 4)] {
+                requests.output([(7, tokens), (8, 1)].into_iter(), at_ns, asynchronous);
+            }
+            let output = requests.finish("a").output;
+            assert_eq!(output.there_ns, there_ns);
+            assert_eq!(output.ns_per_token(), Some(30));
+        }
+    }
+
+    #[test]
+    fn output_of_a_request_whose_start_was_not_seen_has_no_beginning() {
+        let mut requests = Requests::default();
+        requests.resume("a", 100);
+        requests.set_key("a", Some(7));
+        requests.output([(7, 5)].into_iter(), 200, Some(false));
+        let output = requests.finish("a").output;
+        assert_eq!((output.there_ns, output.ns_per_token()), (None, None));
+        assert!(requests.by_key.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_is_used_again_is_the_new_request_s() {
+        let mut requests = Requests::default();
+        requests.begin("a", Some(7), 100);
+        requests.begin("b", Some(7), 110);
+        requests.finish("a");
+        requests.output([(7, 1)].into_iter(), 200, Some(false));
+        assert_eq!(requests.finish("b").output.there_ns, Some(200));
     }
 }

@@ -81,6 +81,7 @@ impl Aggregator {
         let pipelined = state.steps.is_pipelined();
         self.state_rows(seen, step, split, &kv, rows);
         self.encoder_evictions(seen, step, rows);
+        self.output(seen);
         self.finished(seen, step, kv.usage_pct, rows);
         for preempt in &inside {
             self.preempted(preempt, Some(KV_BLOCKS), Some((step, kv.usage_pct)), rows);
@@ -182,6 +183,22 @@ impl Aggregator {
         }
     }
 
+    /// Takes note of the output that the call counted.
+    fn output(&mut self, seen: Seen<'_>) {
+        let fields = seen.fields;
+        let counted = fields
+            .addresses("cached_keys")
+            .zip(fields.ints("cached_outputs"));
+        let whole = counted.filter(|(keys, counts)| keys.len() == counts.len());
+        let (keys, counts) = whole.unwrap_or_default();
+        let pairs = keys.iter().copied().zip(counts.iter().copied());
+        let asynchronous = fields.int("asynchronous").map(|value| value != 0);
+        // What was there when the call began is what it counted.
+        let began_ns = seen.start_ns();
+        let state = self.processes.get_mut(seen.call.pid);
+        state.requests.output(pairs, began_ns, asynchronous);
+    }
+
     fn finished(&mut self, seen: Seen<'_>, step: u64, kv: Option<Real>, rows: &mut Rows) {
         let at_ns = seen.call.ts_ns;
         for id in seen.fields.texts_seen("finished_ids") {
@@ -202,6 +219,12 @@ impl Aggregator {
                 preemptions: request.preemptions,
                 pid: seen.call.pid,
                 engine: event.engine,
+                prefill_time_sec: request
+                    .started_ns
+                    .zip(request.output.there_ns)
+                    .and_then(|(from, to)| to.checked_sub(from))
+                    .map(Seconds),
+                time_per_output_token_sec: request.output.ns_per_token().map(Seconds),
             });
             rows.put(PreemptionEvent {
                 running_time_sec: since(request.running_since_ns),

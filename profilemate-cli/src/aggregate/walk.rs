@@ -14,6 +14,7 @@ use profilemate_common::walk::{self, OUTCOME_FOUND, OUTCOME_NO_STATE, OUTCOME_NO
 use super::fields::Fields;
 use super::graph::decision::Decision;
 use super::graph::descriptor::Descriptor;
+use super::graph::method::encoder;
 use super::{Aggregator, Rows};
 use crate::event::{DriverCall, Frame, Walk};
 use crate::table::forward_pass_timing::ForwardPass;
@@ -194,6 +195,12 @@ impl Aggregator {
         Some((frame, Fields::of_frame(frame, program.map(AsRef::as_ref))))
     }
 
+    /// The graph that the frames tell, of the model or of an encoder.
+    fn graph(&self, frames: &[Frame]) -> Option<Descriptor> {
+        let of = |id: &str| Descriptor::of(self.found(frames, id)?.1);
+        of("frame.graph").or_else(|| of("frame.graph_encoder").map(encoder))
+    }
+
     /// The thread stands in a pass, in the same as before or in another one, or in none.
     fn pass_walked(&mut self, pid: u32, tid: u32, at_ns: u64, frames: &[Frame], rows: &mut Rows) {
         let key = (pid, tid);
@@ -236,10 +243,7 @@ impl Aggregator {
 
     /// A graph is launched: which one, and for how many tokens.
     fn launch_walked(&mut self, call: &DriverCall, frames: &[Frame], rows: &mut Rows) {
-        let Some(descriptor) = self
-            .found(frames, "frame.graph")
-            .and_then(|(_, fields)| Descriptor::of(fields))
-        else {
+        let Some(descriptor) = self.graph(frames) else {
             return;
         };
         let key = (call.pid, call.tid);
@@ -264,9 +268,7 @@ impl Aggregator {
 
     /// A capture begins or ends: what it is of, and whether vLLM throws it away.
     fn capture_walked(&mut self, call: &DriverCall, frames: &[Frame]) {
-        let hint = self
-            .found(frames, "frame.graph")
-            .and_then(|(_, fields)| Descriptor::of(fields));
+        let hint = self.graph(frames);
         let model = self
             .found(frames, "frame.capture_model")
             .map(|(_, fields)| fields.int("profile_only") == Some(1));

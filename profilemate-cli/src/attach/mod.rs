@@ -17,7 +17,7 @@ mod stack;
 mod trial;
 
 pub use capability::{Capabilities, OLDEST_KERNEL};
-pub use driver::{DriverLink, DriverSite, detach_drivers};
+pub use driver::{DriverLink, DriverSite, Way, detach_drivers};
 pub use error::Error;
 pub use nop5::{Nop5, probe_nop5};
 pub use price::{Statistics, probe_price, statistics};
@@ -25,7 +25,7 @@ pub use ring::Reader;
 pub use stack::StackLink;
 pub use trial::trial;
 
-use crate::event::Ledger;
+use crate::event::{Ledger, LogLedger};
 use crate::sys::bpf::{self, Attached};
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
 use aya::programs::UProbe;
@@ -53,6 +53,8 @@ const QUARANTINE: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Size of the ring buffer in bytes; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
+    /// The best way to attach driver probes that may be used; a lesser one is where the kernel has not got it.
+    pub drivers: Way,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ring_bytes: 16 << 20,
+            drivers: Way::Session,
         }
     }
 }
@@ -108,7 +111,7 @@ impl Kernel {
         let mut ebpf = load_object(&bytes, options.ring_bytes)?;
         // Before any map is taken out.
         let looped = load_looped(&ebpf, &bytes);
-        let drivers = driver::Drivers::new(&mut ebpf, &bytes)?;
+        let drivers = driver::Drivers::new(&mut ebpf, &bytes, options.drivers)?;
         let mut parts = take(&mut ebpf, object::PARTS)?;
         load_programs(&mut ebpf, &mut parts, &[object::METHOD_CALLED])?;
         if let Err(reason) = &looped {
@@ -173,8 +176,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Has the programs that walk stacks verified, once. Most sessions need none of them, and the verifier takes a
-    /// quarter of a second for them.
+    /// Has the programs that walk stacks verified, once. Most sessions need none of them.
     fn load_walks(&mut self) -> Result<(), Error> {
         if !self.walks {
             load_programs(&mut self.ebpf, &mut self.parts, &object::WALK_PROGRAMS)?;
@@ -249,6 +251,7 @@ impl Kernel {
             lost: self.count(object::COUNT_LOST)?,
             filtered: self.count(object::COUNT_FILTERED)?,
             driver: self.driver_ledger()?,
+            log: LogLedger::default(),
         })
     }
 

@@ -117,6 +117,11 @@ impl Child {
         })
     }
 
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid as u32
+    }
+
     /// The child's next word; `None` if it ended or took too long.
     pub(super) fn answer(&mut self) -> io::Result<Option<u8>> {
         let mut word = [0];

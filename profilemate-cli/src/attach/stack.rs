@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use profilemate_common::path::Program;
@@ -15,12 +15,13 @@ use profilemate_common::walk::{StackLayout, TARGET_LAST, Target};
 use profilemate_ebpf as object;
 
 use super::btf::{BtfError, task_pointer};
-use super::{Error, Kernel, Wire, take, uprobe};
+use super::{Error, Kernel, Way, Wire, take, uprobe};
 
 /// The maps of the processes that are walked.
 pub(super) struct Stacks {
     layouts: HashMap<MapData, u32, Wire<StackLayout>>,
     targets: HashMap<MapData, Wire<Target>, u32>,
+    walking: Array<MapData, u32>,
     /// Indices of the programs in use.
     used: BTreeMap<Target, u32>,
 }
@@ -36,6 +37,7 @@ impl Stacks {
         Ok(Self {
             layouts: take(ebpf, object::STACKS)?,
             targets: take(ebpf, object::TARGETS)?,
+            walking: take(ebpf, object::WALKING)?,
             used: BTreeMap::new(),
         })
     }
@@ -56,7 +58,7 @@ impl Kernel {
     /// Has the stacks of process `pid` walked, laid out as `layout` says; its `task_pointer` is filled in here.
     pub fn set_stack(&mut self, pid: u32, layout: &StackLayout) -> Result<(), Error> {
         self.drivers.walk()?;
-        if !self.attaches_many() {
+        if self.driver_way() == Way::OneByOne {
             // Driver probes that are attached one by one go on in the programs of the methods.
             self.load_walks()?;
         }
@@ -69,6 +71,13 @@ impl Kernel {
             .insert(pid, Wire(layout), 0)
             .map_err(|source| Error::Map {
                 map: object::STACKS,
+                source,
+            })?;
+        self.stacks
+            .walking
+            .set(0, 1, 0)
+            .map_err(|source| Error::Map {
+                map: object::WALKING,
                 source,
             })
     }

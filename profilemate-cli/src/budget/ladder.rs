@@ -36,7 +36,7 @@ pub const LADDER: &[Rung] = &[
     },
     Rung {
         name: "host operations",
-        doc: "rows of cpu_operations_timing: about eight of the ten events of a step",
+        doc: "rows of cpu_operations_timing, where a page has no log that tells them without a trap",
         holds: Holds::OnlyFeeding("cpu_operations_timing"),
     },
     Rung {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use profilemate_common::driver::{DriverCalled, Function, KIND_DRIVER_CALLED};
 use profilemate_common::path;
 use profilemate_common::record::{
-    self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, MethodCalled,
-    STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE, TensorHead,
+    self, CLASS_BARE, CollectionHead, FIELDS, Fields, KIND_METHOD_CALLED, KIND_METHOD_LOGGED,
+    MethodCalled, STATUS_FAULT, STATUS_NONE, STATUS_OK, STATUS_TRUNCATED, STRING_SIZE, TensorHead,
 };
 use profilemate_common::walk::{FUNCTION_OTHER, FrameWalked, KIND_FRAME_WALKED, OUTCOME_DEEP};
 use serde::Serialize;
@@ -46,6 +46,7 @@ pub struct Decoder {
     errors: Errors,
     records: u64,
     driver_records: u64,
+    logged_records: u64,
 }
 
 impl Decoder {
@@ -53,8 +54,11 @@ impl Decoder {
     pub fn frame(&mut self, kind: u8, bytes: &[u8]) -> Option<Event> {
         match kind {
             KIND_RECORD => {
-                let event = match frame::record_kind(bytes) {
-                    Some(KIND_METHOD_CALLED) => self.record(bytes).map(Event::Call),
+                let kind = frame::record_kind(bytes);
+                let event = match kind {
+                    Some(KIND_METHOD_CALLED | KIND_METHOD_LOGGED) => {
+                        self.record(bytes).map(Event::Call)
+                    }
                     Some(KIND_DRIVER_CALLED) => driver_call(bytes).map(Event::Driver),
                     Some(KIND_FRAME_WALKED) => self.frame_walked(bytes).map(Event::Frame),
                     _ => None,
@@ -63,6 +67,7 @@ impl Decoder {
                     Some(_) => {
                         self.records += 1;
                         self.driver_records += u64::from(matches!(event, Some(Event::Driver(_))));
+                        self.logged_records += u64::from(kind == Some(KIND_METHOD_LOGGED));
                     }
                     None => self.errors.records += 1,
                 }
@@ -96,6 +101,11 @@ impl Decoder {
     /// Of these, records of driver calls.
     pub fn driver_records(&self) -> u64 {
         self.driver_records
+    }
+
+    /// Of these, records of logged calls.
+    pub fn logged_records(&self) -> u64 {
+        self.logged_records
     }
 
     fn learn(&mut self, note: &Note) {

@@ -6,8 +6,10 @@
 use std::io::{self, Read};
 
 use profilemate_common::driver::{DriverCalled, KIND_DRIVER_CALLED};
-use profilemate_common::record::{self, Fields, KIND_METHOD_CALLED, MethodCalled};
-use profilemate_common::walk::KIND_FRAME_WALKED;
+use profilemate_common::record::{
+    self, Fields, KIND_METHOD_CALLED, KIND_METHOD_LOGGED, MethodCalled,
+};
+use profilemate_common::walk::{FrameWalked, KIND_FRAME_WALKED};
 
 /// First six bytes of the file.
 pub const MAGIC: [u8; 6] = *b"PMREC\n";
@@ -155,7 +157,7 @@ pub fn record_fields(bytes: &[u8]) -> Option<Fields> {
 pub fn used(bytes: &[u8]) -> Option<&[u8]> {
     let len = match record_kind(bytes)? {
         // A frame's head is shaped like a call's.
-        KIND_METHOD_CALLED | KIND_FRAME_WALKED => {
+        KIND_METHOD_CALLED | KIND_METHOD_LOGGED | KIND_FRAME_WALKED => {
             let head = record_head(bytes)?;
             record::record_len(head.class, head.blob_len)?
         }
@@ -163,6 +165,24 @@ pub fn used(bytes: &[u8]) -> Option<&[u8]> {
         _ => return None,
     };
     bytes.get(..len)
+}
+
+/// When a record was made, `CLOCK_MONOTONIC` in nanoseconds: of a walked frame, when the call began that it is around.
+pub fn record_time(bytes: &[u8]) -> Option<u64> {
+    match record_kind(bytes)? {
+        KIND_METHOD_CALLED | KIND_METHOD_LOGGED => Some(record_head(bytes)?.ts_ns),
+        KIND_FRAME_WALKED => {
+            let frame: FrameWalked =
+                bytemuck::pod_read_unaligned(bytes.get(..size_of::<FrameWalked>())?);
+            Some(frame.entry_ns)
+        }
+        KIND_DRIVER_CALLED => {
+            let call: DriverCalled =
+                bytemuck::pod_read_unaligned(bytes.get(..size_of::<DriverCalled>())?);
+            Some(call.ts_ns)
+        }
+        _ => None,
+    }
 }
 
 /// The kind of a record: its first two bytes.

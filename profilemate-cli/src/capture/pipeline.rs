@@ -270,7 +270,11 @@ impl Pipeline {
         self.watcher = Some(watcher);
     }
 
+    /// Nothing before the session's first note: its times count from there.
     fn pulse(&mut self, now_ns: u64) {
+        if self.aggregator.session().started_ns == 0 {
+            return;
+        }
         let Some(mut watcher) = self.watcher.take() else {
             return;
         };
@@ -462,6 +466,7 @@ impl Pipeline {
         Counts {
             received: self.decoder.records(),
             received_driver: self.decoder.driver_records(),
+            received_logged: self.decoder.logged_records(),
             lost_userspace: self.lost_userspace,
             late: self.order.late(),
             decode_errors: self.decoder.errors(),

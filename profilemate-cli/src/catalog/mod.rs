@@ -101,6 +101,8 @@ pub enum Events {
     ReturnUnlessFalse,
     /// One when it returns or raises, while graphs can be captured; else as [`Events::Count`].
     ReturnWhileCapturing,
+    /// As [`Events::Return`], by the page's log instead of the kernel: no field can be read.
+    Logged,
     /// None: calls and durations are counted in the page.
     Count,
 }
@@ -113,7 +115,29 @@ impl Events {
             Self::Entry => page::MODE_ENTRY,
             Self::EntryAndReturn => page::MODE_RETURN | page::MODE_ENTRY,
             Self::ReturnUnlessFalse => page::MODE_RETURN | page::MODE_SKIP,
+            Self::Logged => page::MODE_LOG,
             Self::Count => page::MODE_COUNT,
+        }
+    }
+
+    /// The same for a method of which so many fields are read, where the page has a log: what tells no field needs no
+    /// trap.
+    #[must_use]
+    pub fn logged(self, fields: usize) -> Self {
+        if self == Self::Return && fields == 0 {
+            Self::Logged
+        } else {
+            self
+        }
+    }
+
+    /// The same where the page has no log.
+    #[must_use]
+    pub fn trapped(self) -> Self {
+        if self == Self::Logged {
+            Self::Return
+        } else {
+            self
         }
     }
 
@@ -125,6 +149,7 @@ impl Events {
             Self::Entry => "event at entry",
             Self::ReturnUnlessFalse => "event unless False",
             Self::ReturnWhileCapturing => "event, count once it serves",
+            Self::Logged => "log",
             Self::Count => "count",
         }
     }
@@ -137,6 +162,7 @@ impl Events {
             | Self::EntryAndReturn
             | Self::Entry
             | Self::ReturnUnlessFalse
+            | Self::Logged
             | Self::Count => None,
         }
     }

@@ -66,6 +66,10 @@ pub struct Engine {
     /// Only servers that match, by labels of `profilemate_server_info`: `model="NAME",pod=~"chat-.*"`.
     #[arg(long, global = true, default_value = "", value_parser = Selector::parse, value_name = "MATCHERS")]
     pub select: Selector,
+    /// Ask for what the rules of `deploy/prometheus/profilemate.fleet.rules.yaml` keep, where that is all that the engine
+    /// has: one that many others are federated into.
+    #[arg(long, global = true)]
+    pub recorded: bool,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -167,6 +171,7 @@ async fn question(
         window,
         lookback,
         at: None,
+        recorded: engine.recorded,
     };
     if let Some(at) = at {
         let now = gather::now(http, None).await.map_err(failed)?;

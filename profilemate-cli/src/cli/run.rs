@@ -20,9 +20,11 @@ pub(super) fn trace(trace: &Trace, quiet: bool) -> Result<Exit, Failure> {
     let mut options = Options {
         roots: BTreeSet::new(),
         touch: trace.touch,
+        late: trace.touch == Touch::Helper && !trace.pid.is_empty(),
         wanted: Wanted {
             only: trace.common.only.clone(),
             without: trace.common.without.clone(),
+            no_kernel_counts: trace.common.no_kernel_counts,
         },
         methods,
         assume,
@@ -197,9 +199,11 @@ fn demo_options(common: &Common, pid: u32, duration: std::time::Duration, quiet:
     Options {
         roots: BTreeSet::from([pid]),
         touch: Touch::Probes,
+        late: false,
         wanted: Wanted {
             only: common.only.clone(),
             without: common.without.clone(),
+            no_kernel_counts: common.no_kernel_counts,
         },
         methods: Vec::new(),
         assume: None,

@@ -102,6 +102,7 @@ fn session_options(options: &Top, roots: BTreeSet<u32>) -> Options {
     Options {
         roots,
         touch: Touch::Probes,
+        late: false,
         wanted: Wanted::default(),
         methods: Vec::new(),
         assume: None,

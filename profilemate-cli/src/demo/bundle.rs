@@ -36,6 +36,9 @@ pub const HELPER: &[File] = files! { "profilemate_helper":
     "sitecustomize.py",
 };
 
+/// What starts the helper in a program that runs already.
+pub const LATE: &str = include_str!("../../../python/profilemate_helper/late.py");
+
 /// The demo server: package `profilemate_demo`, and `vllm` as it sees it.
 pub const DEMO: &[File] = files! { "demo":
     "profilemate_demo/__init__.py",

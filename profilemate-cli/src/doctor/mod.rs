@@ -212,6 +212,7 @@ pub fn examine(wanted: &Wanted) -> Report {
     let options = session::Options {
         roots: wanted.roots.clone(),
         touch: Touch::Probes,
+        late: false,
         wanted: session::Wanted::default(),
         methods: Vec::new(),
         assume: None,

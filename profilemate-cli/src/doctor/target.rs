@@ -277,8 +277,8 @@ fn helper(plan: &ProcessPlan) -> Line {
             Line::new("helper", Mark::Good, "loaded, and it has bound its methods")
         }
         None if needed => Line::new("helper", Mark::Warn, "none").todo(
-            "`profilemate helper status --pid PID` says why; start the server with `profilemate trace -- CMD`, or \
-             install the helper for its next start",
+            "`profilemate helper status --pid PID` says why; `trace --touch helper --pid PID` starts one in it, `trace -- CMD` \
+             with a command, and `profilemate helper install` for its next start",
         ),
         None => Line::new("helper", Mark::Good, "none"),
     };
@@ -385,6 +385,7 @@ mod tests {
             interpreter: None,
             vllm: Some("0.32.0".into()),
             technique,
+            late: None,
             libraries: Vec::new(),
             frames: Vec::new(),
             methods: Vec::new(),

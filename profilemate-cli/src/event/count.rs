@@ -1,6 +1,6 @@
 //! Counts since a moment, and counts put together again.
 
-use super::{DriverLedger, Ledger, SlotCounters};
+use super::{DriverLedger, Ledger, LogLedger, SlotCounters};
 
 macro_rules! each_count {
     ($one:ident, $other:ident, $how:ident, $($count:ident),+) => {
@@ -14,6 +14,7 @@ impl Ledger {
     pub fn since(&self, base: &Self) -> Self {
         Self {
             driver: self.driver.since(&base.driver),
+            log: self.log.since(&base.log),
             ..each_count!(self, base, saturating_sub, fired, submitted, lost, filtered)
         }
     }
@@ -23,7 +24,28 @@ impl Ledger {
     pub fn plus(&self, base: &Self) -> Self {
         Self {
             driver: self.driver.plus(&base.driver),
+            log: self.log.plus(&base.log),
             ..each_count!(self, base, saturating_add, fired, submitted, lost, filtered)
+        }
+    }
+}
+
+impl LogLedger {
+    /// The counts since `base`.
+    #[must_use]
+    pub fn since(&self, base: &Self) -> Self {
+        Self {
+            read: self.read.saturating_sub(base.read),
+            lost: self.lost.saturating_sub(base.lost),
+        }
+    }
+
+    /// The counts of both.
+    #[must_use]
+    pub fn plus(&self, base: &Self) -> Self {
+        Self {
+            read: self.read.saturating_add(base.read),
+            lost: self.lost.saturating_add(base.lost),
         }
     }
 }

@@ -39,10 +39,11 @@ pub fn over_time(session: &Session) -> Vec<(u64, u64)> {
             }
             KIND_NOTE => {
                 if let Ok(Note::Ledger(ledger)) = serde_json::from_slice(bytes)
-                    && ledger.lost != lost
+                    && let total = ledger.lost.saturating_add(ledger.log.lost)
+                    && total != lost
                     && changes.len() < MOST
                 {
-                    lost = ledger.lost;
+                    lost = total;
                     changes.push((now, lost));
                 }
             }

@@ -231,11 +231,11 @@ impl Diagnosis {
         like: Scope,
         stories: &Stories,
     ) {
-        for &subject in set {
+        let all = differences(set, like, stories);
+        for (&subject, differs) in set.iter().zip(all) {
             let Some(server) = servers.get(&subject.server) else {
                 continue;
             };
-            let differs = differences(subject, set, like, stories);
             if differs.is_empty() {
                 continue;
             }
@@ -305,36 +305,34 @@ fn sets<'a>(stories: &'a Stories, judged: &'a BTreeMap<Key, &'a Server>) -> Vec<
     sets.into_values().filter(|set| set.0.len() > 1).collect()
 }
 
-fn differences(subject: &Subject, set: &[&Subject], like: Scope, stories: &Stories) -> Vec<InWhat> {
-    let mut differs: Vec<InWhat> = Vec::new();
-    for measure in MEASURES
-        .iter()
-        .filter(|one| one.compared && one.scope == like)
-    {
-        let of = |one: &Subject| stories.get(one).and_then(|story| story.get(measure.id));
-        let Some(own) = of(subject) else { continue };
-        let peers: Vec<&Values> = set
-            .iter()
-            .filter(|&&one| one != subject)
-            .filter_map(|one| of(one))
-            .collect();
+/// In what each of a set differs from the others.
+fn differences(set: &[&Subject], like: Scope, stories: &Stories) -> Vec<Vec<InWhat>> {
+    let told: Vec<Option<&Story>> = set.iter().map(|&subject| stories.get(subject)).collect();
+    let mut differs: Vec<Vec<InWhat>> = vec![Vec::new(); set.len()];
+    let measures = MEASURES.iter();
+    for measure in measures.filter(|one| one.compared && one.scope == like) {
+        let units: Vec<Option<&Values>> =
+            told.iter().map(|story| (*story)?.get(measure.id)).collect();
         let matters = Matters {
             part: measure.part,
             least: measure.least,
         };
-        let numbers = peer::compare(own, &peers, matters).filter(|one| one.named);
-        let Some(numbers) = numbers else { continue };
-        let given = measure
-            .given
-            .filter(|id| differs.iter().any(|one| one.measure == *id));
-        differs.push(InWhat {
-            measure: measure.id,
-            title: measure.title,
-            unit: measure.unit,
-            worse: is_worse(measure, numbers.difference),
-            numbers,
-            follows_from: given,
-        });
+        for (differs, numbers) in differs.iter_mut().zip(peer::compare(&units, matters)) {
+            let Some(numbers) = numbers.filter(|one| one.named) else {
+                continue;
+            };
+            let given = measure
+                .given
+                .filter(|id| differs.iter().any(|one| one.measure == *id));
+            differs.push(InWhat {
+                measure: measure.id,
+                title: measure.title,
+                unit: measure.unit,
+                worse: is_worse(measure, numbers.difference),
+                numbers,
+                follows_from: given,
+            });
+        }
     }
     differs
 }

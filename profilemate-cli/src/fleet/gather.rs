@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::api::{Answer, Engine, Error, Span};
-use super::measure::{Histograms, MEASURES, expand};
+use super::measure::{Histograms, MEASURES, Measure, expand};
+use super::recorded;
 use super::selector::Selector;
 
 /// What to ask for.
@@ -19,6 +20,8 @@ pub struct Question {
     pub lookback: Duration,
     /// When; `None` is the engine's present.
     pub at: Option<f64>,
+    /// Whether the measures are asked for as the engine's recording rules keep them.
+    pub recorded: bool,
 }
 
 /// How far ahead an agent's clock is looked for: one that is ahead tells into the engine's future.
@@ -129,7 +132,28 @@ pub async fn roll(engine: &impl Engine, question: &Question) -> Result<Roll, Err
     })
 }
 
-/// A measure's query, of the chosen servers only.
+/// Each measure's query over pieces of `window`, of the chosen servers only.
+async fn queries(
+    engine: &impl Engine,
+    question: &Question,
+    window: Duration,
+    now: f64,
+) -> Result<Vec<(&'static str, String)>, Error> {
+    let histograms = if question.recorded {
+        None
+    } else {
+        Some(histograms(engine, now).await?)
+    };
+    let query = |measure: &'static Measure| {
+        let query = match histograms {
+            None => recorded::query(measure, window),
+            Some(histograms) => expand(measure, window, histograms),
+        };
+        (measure.id, of(&query, &question.select, question.window))
+    };
+    Ok(MEASURES.iter().map(query).collect())
+}
+
 fn of(query: &str, select: &Selector, window: Duration) -> String {
     if select.is_empty() {
         return query.to_owned();
@@ -147,12 +171,9 @@ pub async fn latest(
     question: &Question,
     now: f64,
 ) -> Result<Measured, Error> {
-    let histograms = histograms(engine, now).await?;
     let mut all = Measured::new();
-    for measure in MEASURES {
-        let query = expand(measure, question.window, histograms);
-        let query = of(&query, &question.select, question.window);
-        all.insert(measure.id, engine.at(&query, Some(now)).await?);
+    for (id, query) in queries(engine, question, question.window, now).await? {
+        all.insert(id, engine.at(&query, Some(now)).await?);
     }
     Ok(all)
 }
@@ -163,12 +184,9 @@ pub async fn over(
     question: &Question,
     span: Span,
 ) -> Result<Measured, Error> {
-    let histograms = histograms(engine, span.end).await?;
     let mut all = Measured::new();
-    for measure in MEASURES {
-        let query = expand(measure, span.step, histograms);
-        let query = of(&query, &question.select, question.window);
-        all.insert(measure.id, engine.over(&query, span).await?);
+    for (id, query) in queries(engine, question, span.step, span.end).await? {
+        all.insert(id, engine.over(&query, span).await?);
     }
     Ok(all)
 }

@@ -12,10 +12,12 @@ pub mod gather;
 pub mod inventory;
 pub mod measure;
 pub mod peer;
+pub mod recorded;
 pub mod rule;
 pub mod selector;
 pub mod text;
 pub mod trace;
+mod without;
 
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "what is computed is exact")]

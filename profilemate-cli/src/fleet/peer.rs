@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use super::without::{Deviations, Sorted};
+
 /// Pieces of the window that a comparison needs.
 pub const LEAST_PIECES: usize = 5;
 /// Part of the pieces that must lie on the same side.
@@ -15,7 +17,7 @@ const SIGMAS: f64 = 4.0;
 /// than a median does, and one that lies far out makes it large, so that its peers are not named in its place.
 const RANGES: [f64; 4] = [1.128, 1.693, 2.059, 2.326];
 /// A normal distribution's standard deviation, by its median absolute deviation.
-const NORMAL: f64 = 1.4826;
+pub(super) const NORMAL: f64 = 1.4826;
 
 /// Values of a unit, one for each piece of the window; `None` where nothing was told.
 pub type Values = Vec<Option<f64>>;
@@ -75,13 +77,14 @@ pub fn deviation(values: &[f64]) -> Option<f64> {
     Some(NORMAL * median(&mut away)?)
 }
 
-/// How much peers differ among themselves, as a standard deviation; `None` with one peer.
-fn spread(levels: &[f64]) -> Option<f64> {
-    let Some(range) = levels.len().checked_sub(2).and_then(|at| RANGES.get(at)) else {
-        return (levels.len() > 1).then(|| deviation(levels)).flatten();
+/// How much peers differ among themselves, as a standard deviation; `None` with one peer. The peers are the others of
+/// a list of levels, of which `own` is one.
+fn spread(levels: &Sorted, deviations: &mut Deviations<'_>, own: f64) -> Option<f64> {
+    let peers = levels.len().saturating_sub(1);
+    let Some(range) = peers.checked_sub(2).and_then(|at| RANGES.get(at)) else {
+        return (peers > 1).then(|| deviations.without(own)).flatten();
     };
-    let most = levels.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let least = levels.iter().copied().fold(f64::INFINITY, f64::min);
+    let (least, most) = levels.ends_without(own)?;
     Some((most - least) / range)
 }
 
@@ -100,13 +103,42 @@ fn sigmas(peers: usize) -> f64 {
     SIGMAS.max(many) + few
 }
 
-/// Compares a unit with its peers; `None` where too little was told of either.
-pub fn compare(own: &[Option<f64>], peers: &[&Values], matters: Matters) -> Option<Difference> {
+/// Compares each of a set of units with the others, its peers; `None` where too little was told of either.
+pub fn compare(units: &[Option<&Values>], matters: Matters) -> Vec<Option<Difference>> {
+    let told = || units.iter().copied().flatten();
+    let pieces = told().map(Vec::len).max().unwrap_or(0);
+    let in_piece = |piece: usize| told().filter_map(move |values| *values.get(piece)?);
+    let pieces: Vec<Sorted> = (0..pieces).map(|piece| in_piece(piece).collect()).collect();
+    let levels: Sorted = told().filter_map(|values| middle(values)).collect();
+    let mut deviations = Deviations::of(&levels);
+    let one = |own: Option<&Values>| {
+        let own = own?;
+        let level = middle(own)?;
+        let spread_of_peers = spread(&levels, &mut deviations, level);
+        difference(
+            own,
+            level,
+            &pieces,
+            matters,
+            levels.len() - 1,
+            spread_of_peers,
+        )
+    };
+    units.iter().copied().map(one).collect()
+}
+
+fn difference(
+    own: &[Option<f64>],
+    value: f64,
+    all: &[Sorted],
+    matters: Matters,
+    peers: usize,
+    spread_of_peers: Option<f64>,
+) -> Option<Difference> {
     let mut differences = Vec::new();
     let mut centres = Vec::new();
-    for (piece, value) in own.iter().enumerate() {
-        let told = peers.iter().filter_map(|peer| *peer.get(piece)?);
-        let centre = median(&mut told.collect::<Vec<_>>());
+    for (value, all) in own.iter().zip(all) {
+        let centre = value.and_then(|value| all.median_without(value));
         if let (Some(value), Some(centre)) = (value, centre) {
             differences.push(value - centre);
             centres.push(centre);
@@ -123,22 +155,20 @@ pub fn compare(own: &[Option<f64>], peers: &[&Values], matters: Matters) -> Opti
     let same_side = same.count() as f64 / pieces as f64;
     // The standard error of a median of normal values is 1.2533 times that of their mean.
     let noise_over_time = 1.2533 * deviation(&differences)? / (pieces as f64).sqrt();
-    let levels: Vec<f64> = peers.iter().filter_map(|peer| middle(peer)).collect();
-    let spread_of_peers = spread(&levels);
     let peers_value = median(&mut centres)?;
     let size = difference.abs();
     let named = size > 0.0
         && size >= (matters.part * peers_value.abs()).max(matters.least)
         && size >= SIGMAS * noise_over_time
-        && size >= sigmas(levels.len()) * spread_of_peers.unwrap_or(0.0)
+        && size >= sigmas(peers) * spread_of_peers.unwrap_or(0.0)
         && same_side >= SAME_SIDE;
     Some(Difference {
-        value: middle(own)?,
+        value,
         peers_value,
         difference,
         noise_over_time,
         spread_of_peers,
-        peers: levels.len(),
+        peers,
         pieces,
         same_side,
         named,
@@ -177,15 +207,61 @@ mod tests {
     }
 
     fn named(fleet: &[Values]) -> Vec<usize> {
-        (0..fleet.len())
-            .filter(|&unit| {
-                let peers: Vec<&Values> = (0..fleet.len())
-                    .filter(|&one| one != unit)
-                    .map(|one| &fleet[one])
-                    .collect();
-                compare(&fleet[unit], &peers, FIVE_PERCENT).is_some_and(|one| one.named)
-            })
+        let units: Vec<Option<&Values>> = fleet.iter().map(Some).collect();
+        let all = compare(&units, FIVE_PERCENT).into_iter().enumerate();
+        all.filter(|(_, one)| one.is_some_and(|one| one.named))
+            .map(|(unit, _)| unit)
             .collect()
+    }
+
+    /// One unit and its peers.
+    fn one(own: &Values, peers: &[Values]) -> Option<Difference> {
+        let units: Vec<Option<&Values>> = [own].into_iter().chain(peers).map(Some).collect();
+        compare(&units, FIVE_PERCENT)[0]
+    }
+
+    /// What [`compare`] says of a unit's peers, computed from these alone.
+    fn plainly(own: &Values, peers: &[&Values]) -> (Vec<Option<f64>>, Option<f64>) {
+        let centre = |piece: usize| {
+            let mut told: Vec<f64> = peers.iter().filter_map(|peer| peer[piece]).collect();
+            own[piece].and_then(|_| median(&mut told))
+        };
+        let mut levels: Vec<f64> = peers.iter().filter_map(|peer| middle(peer)).collect();
+        levels.sort_unstable_by(f64::total_cmp);
+        let spread = match levels.len() {
+            0 | 1 => None,
+            few @ 2..=5 => Some((levels[few - 1] - levels[0]) / RANGES[few - 2]),
+            _ => deviation(&levels),
+        };
+        ((0..own.len()).map(centre).collect(), spread)
+    }
+
+    #[test]
+    fn each_unit_is_held_against_the_others_only() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for units in 1..=12 {
+            let mut all = fleet(&mut random, units, 0.3, 0.5);
+            for values in all.iter_mut().flatten() {
+                // Equal values and gaps are what goes wrong first.
+                *values = values
+                    .map(|value| (value * 4.0).round() / 4.0)
+                    .filter(|_| random.u8(..6) > 0);
+            }
+            let units: Vec<Option<&Values>> = all.iter().map(Some).collect();
+            for (unit, told) in compare(&units, FIVE_PERCENT).into_iter().enumerate() {
+                let peers: Vec<&Values> = (0..all.len())
+                    .filter(|&other| other != unit)
+                    .map(|other| &all[other])
+                    .collect();
+                let (centres, spread) = plainly(&all[unit], &peers);
+                let pieces = centres.iter().flatten().count();
+                assert_eq!(told.is_some(), pieces >= LEAST_PIECES);
+                let Some(told) = told else { continue };
+                assert_eq!(told.peers_value, middle(&centres).unwrap());
+                assert_eq!(told.spread_of_peers, spread, "{} units", all.len());
+                assert_eq!((told.pieces, told.peers), (pieces, peers.len()));
+            }
+        }
     }
 
     #[test]
@@ -229,10 +305,9 @@ mod tests {
     #[test]
     fn small_differences_do_not_matter_even_without_noise() {
         let peers = vec![vec![Some(10.0); 15]; 5];
-        let peers: Vec<&Values> = peers.iter().collect();
-        let close = compare(&[Some(10.2); 15], &peers, FIVE_PERCENT).unwrap();
+        let close = one(&vec![Some(10.2); 15], &peers).unwrap();
         assert!(!close.named && close.difference > 0.1);
-        let far = compare(&[Some(11.0); 15], &peers, FIVE_PERCENT).unwrap();
+        let far = one(&vec![Some(11.0); 15], &peers).unwrap();
         assert!(far.named && far.same_side == 1.0 && far.peers == 5);
     }
 
@@ -241,12 +316,11 @@ mod tests {
         let mut own: Values = vec![None; 15];
         own[..4].fill(Some(20.0));
         let peers = vec![vec![Some(10.0); 15]; 4];
-        let peers: Vec<&Values> = peers.iter().collect();
-        assert_eq!(compare(&own, &peers, FIVE_PERCENT), None);
+        assert_eq!(one(&own, &peers), None);
         own[9] = Some(20.0);
-        let difference = compare(&own, &peers, FIVE_PERCENT).unwrap();
+        let difference = one(&own, &peers).unwrap();
         assert_eq!((difference.pieces, difference.named), (5, true));
-        assert_eq!(compare(&own, &[], FIVE_PERCENT), None);
+        assert_eq!(one(&own, &[]), None);
     }
 
     #[test]

@@ -412,20 +412,30 @@ fn a_selection_reaches_every_query_and_the_engine_s_clock_is_the_only_one() {
         window: Duration::from_secs(300),
         lookback: Duration::from_secs(3600),
         at: None,
+        recorded: false,
     };
     let roll = ask(gather::roll(&engine, &question)).unwrap();
     assert_eq!(roll.now, NOW);
-    engine.asked.borrow_mut().clear();
-    let measured = ask(gather::over(&engine, &question, span())).unwrap();
-    assert_eq!(measured.len(), MEASURES.len());
-    let asked = engine.asked.borrow();
-    let measures = asked
-        .iter()
-        .filter(|query| !query.starts_with("count(histogram"));
-    for query in measures {
-        assert!(
-            query.contains(r#"profilemate_server_info{model="opt"}"#),
-            "{query}"
-        );
+    for recorded in [false, true] {
+        let question = Question {
+            recorded,
+            ..question.clone()
+        };
+        engine.asked.borrow_mut().clear();
+        let measured = ask(gather::over(&engine, &question, span())).unwrap();
+        assert_eq!(measured.len(), MEASURES.len());
+        let asked = engine.asked.borrow();
+        let measures = asked
+            .iter()
+            .filter(|query| !query.starts_with("count(histogram"));
+        for query in measures {
+            assert!(
+                query.contains(r#"profilemate_server_info{model="opt"}"#),
+                "{query}"
+            );
+            // Where only rules' series are, nothing else is asked for.
+            assert_eq!(query.contains("fleet:profilemate_"), recorded, "{query}");
+            assert!(!(recorded && query.contains("rate(")), "{query}");
+        }
     }
 }

@@ -41,7 +41,7 @@ pub enum Error {
     #[error("`{0}` is neither a virtual environment nor a `site-packages` folder")]
     NoEnvironment(PathBuf),
     /// It has no Python that the helper supports.
-    #[error("`{0}` has no `lib/python3.*/site-packages` of CPython 3.10 to 3.13")]
+    #[error("`{0}` has no `lib/python3.*/site-packages` of CPython 3.10 to 3.14")]
     NoPython(PathBuf),
     /// The folder belongs to somebody else: as root we would follow whatever its owner puts there.
     #[error("`{folder}` belongs to user {owner}, not to the user who runs this ({own})")]
@@ -103,7 +103,7 @@ pub fn sites(environment: &Path) -> Result<Vec<PathBuf>, Error> {
         return Err(Error::NoEnvironment(environment.to_owned()));
     }
     let mut found = Vec::new();
-    for minor in 10..=13 {
+    for minor in 10..=14 {
         let site = lib.join(format!("python3.{minor}")).join("site-packages");
         if site.is_dir() {
             found.push(site);

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::catalog::{self, Catalog, Method, Sampling};
 use crate::demo::bundle;
+use crate::target::python::Entry;
 use crate::touch;
 
 /// In which Pythons the helper binds methods.
@@ -32,7 +33,7 @@ impl Pythons {
     fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Needed => &["3.11"],
-            Self::All => &["3.10", "3.11", "3.12", "3.13"],
+            Self::All => &["3.10", "3.11", "3.12", "3.13", "3.14"],
         }
     }
 }
@@ -138,6 +139,35 @@ fn plan_json<'m>(
     }))
 }
 
+/// Starts the helper in process `pid`, which runs already: it waits there as one that was there from the start.
+pub fn load(pid: u32, entry: &Entry) -> Result<touch::Resident, touch::Error> {
+    let (resident, stood_ns) = touch::load(pid, entry, &late_code())?;
+    log::info!(
+        "process {pid}: the helper was started in it; its main thread stood for {} us",
+        stood_ns / 1000
+    );
+    Ok(resident)
+}
+
+/// What the process runs for that: a few lines for its main thread, which start another for the rest. Signal handlers
+/// of the program run in the main thread only, so none can be caught up in it.
+fn late_code() -> String {
+    let files: serde_json::Map<String, serde_json::Value> = bundle::HELPER
+        .iter()
+        .filter_map(|file| {
+            let name = file.path.strip_prefix("profilemate_helper/")?;
+            Some((name.strip_suffix(".py")?.to_owned(), file.text.into()))
+        })
+        .collect();
+    // JSON of texts is Python, too.
+    let source = format!("{}\nbegin({})\n", bundle::LATE, json!(files));
+    format!(
+        "try:\n    __import__(\"_thread\").start_new_thread(exec, ({}, {{\"__name__\": \"profilemate_late\"}}))\nexcept \
+         BaseException:\n    pass\n",
+        json!(source)
+    )
+}
+
 /// Has the helper that is resident in a process bind `methods`, and sample routers, every so many calls.
 pub fn bind(
     resident: touch::Resident,
@@ -154,6 +184,16 @@ pub fn bind(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_run_in_a_running_process_is_plain_text_that_python_reads() {
+        let code = late_code();
+        assert!(code.is_ascii() && !code.contains('\0'));
+        for part in ["begin({", "def settle", "class Binder", "def import_from"] {
+            assert!(code.contains(part), "{part}");
+        }
+        assert_eq!(code.lines().count(), 4);
+    }
 
     #[test]
     fn the_command_gets_the_helper_and_keeps_its_own_path() {

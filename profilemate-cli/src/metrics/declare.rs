@@ -29,8 +29,10 @@ impl Kind {
 /// Upper bounds of classic buckets; the last, `+Inf`, is not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buckets {
-    /// From 100 us to 10 s: steps and forward passes.
+    /// From 100 us to 10 s: steps.
     Step,
+    /// From 1 ms to 1 s, and few: forward passes, of which each rank has a histogram for each graph mode.
+    Forward,
     /// Powers of two from 1 to 32,768: tokens.
     Tokens,
     /// Of the convention for request durations: 10 ms to 81.92 s.
@@ -49,6 +51,7 @@ impl Buckets {
                 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                 0.5, 1.0, 2.5, 5.0, 10.0,
             ],
+            Self::Forward => &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0],
             Self::Tokens => &[
                 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0,
                 4_096.0, 8_192.0, 16_384.0, 32_768.0,
@@ -126,7 +129,7 @@ macro_rules! metrics {
     };
 }
 
-use Buckets::{Request, Step, Tokens};
+use Buckets::{FirstToken, Forward, OutputToken, Request, Step, Tokens};
 use Kind::{Counter, Gauge, Histogram};
 
 metrics! {
@@ -140,6 +143,10 @@ metrics! {
     Servers = "profilemate_servers": Gauge, "", [], "";
     /// Pushes of metrics by OTLP, by result: `ok` or `failed`. What is tried again within a push counts once.
     Pushes = "profilemate_otlp_pushes_total": Counter, "", ["result"], "";
+    /// Spans of steps and requests, by what became of them: `ok`, `failed` (tried in vain), or `dropped` (no room: too many waited).
+    Spans = "profilemate_otlp_spans_total": Counter, "", ["result"], "";
+    /// Spans that wait or are being sent; never more than 2,048.
+    SpansWaiting = "profilemate_otlp_spans_waiting": Gauge, "", [], "";
     /// Attempts to attach to a server that failed, by reason.
     AttachFailures = "profilemate_attach_failures_total": Counter, "", ["reason"], "";
     /// What a server is; the value is 1.
@@ -173,7 +180,7 @@ metrics! {
     /// Tokens scheduled in a step.
     BatchTokens = "profilemate_batch_tokens": Histogram(Tokens), "", ["server", "engine"], "batch_utilization";
     /// Forward passes on the host, by the CUDA graph mode that was decided; `unknown` where that was not seen.
-    ForwardDuration = "profilemate_forward_duration_seconds": Histogram(Step), "seconds", ["server", "engine", "rank", "graph_mode"], "forward_pass_timing";
+    ForwardDuration = "profilemate_forward_duration_seconds": Histogram(Forward), "seconds", ["server", "engine", "rank", "graph_mode"], "forward_pass_timing";
     /// Host time of the operations of a step, by stage; time inside of another operation counts once.
     StageSeconds = "profilemate_step_stage_seconds_total": Counter, "seconds", ["server", "engine", "stage"], "cpu_operations_timing";
     /// Replays of CUDA graphs, by the padded batch size (power of two at or above it, or `larger`).
@@ -186,6 +193,10 @@ metrics! {
     GraphTokens = "profilemate_graph_tokens_total": Counter, "", ["server", "engine", "rank", "mode"], "cuda_graph_usage";
     /// From the first schedule call that took a request to the one that told its end; time in the queue before is not in it.
     RequestDuration = "gen_ai_server_request_duration_seconds": Histogram(Request), "seconds", ["server", "engine"], "request_lifecycle";
+    /// From the first schedule call that took a request to the one that found its first output token there. vLLM calls it `vllm:request_prefill_time_seconds`.
+    PrefillDuration = "profilemate_request_prefill_duration_seconds": Histogram(FirstToken), "seconds", ["server", "engine"], "request_lifecycle";
+    /// Mean time of an output token of a request, between the first and the last schedule call that counted some.
+    TimePerToken = "gen_ai_server_time_per_output_token_seconds": Histogram(OutputToken), "seconds", ["server", "engine"], "request_lifecycle";
 }
 
 impl Id {

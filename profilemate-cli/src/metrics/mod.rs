@@ -5,3 +5,4 @@ pub mod exposition;
 pub mod otlp;
 pub mod registry;
 pub mod rows;
+mod spans;

@@ -23,6 +23,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 
 use super::declare::{Id, Kind, METRICS, Metric};
 use super::registry::{Also, Labels, Moment, Registry};
+use super::spans::Processor;
 
 /// How the collector is reached.
 #[derive(Clone, Debug)]
@@ -100,7 +101,7 @@ impl Push {
                 SdkTracerProvider::builder()
                     .with_resource(resource())
                     .with_sampler(Sampler::TraceIdRatioBased(target.sample))
-                    .with_batch_exporter(span_exporter(target)?)
+                    .with_span_processor(Processor::new(span_exporter(target)?, registry))
                     .build(),
             )
         } else {

@@ -45,6 +45,20 @@ impl LibraryPlan {
         self.sites.iter().map(|site| site.cookie.function).collect()
     }
 
+    /// Without `function`, which is not to be probed, and why.
+    #[must_use]
+    pub fn leave_out(mut self, function: Function, why: &str) -> Self {
+        let (out, kept) = self
+            .sites
+            .into_iter()
+            .partition(|site| site.cookie.function == function);
+        self.sites = kept;
+        let out: Vec<DriverPlan> = out;
+        let out = out.into_iter().map(|site| (site.symbol, why.to_owned()));
+        self.refused.extend(out);
+        self
+    }
+
     /// Without the functions in `elsewhere`, which are seen in the driver: the same call is never seen twice.
     #[must_use]
     pub fn without(mut self, elsewhere: &BTreeSet<Function>) -> Self {
@@ -172,6 +186,21 @@ mod tests {
             plan.refused[0].1.contains("an argument"),
             "{:?}",
             plan.refused
+        );
+    }
+
+    #[test]
+    fn a_function_that_is_left_out_has_its_reason() {
+        let push = &[0x55, 0xc3][..];
+        let exports = vec![
+            export("cuLaunchKernel", 0x10, push),
+            export("cuGraphLaunch", 0x20, push),
+        ];
+        let plan = plan(Side::Driver, exports).leave_out(Function::KernelLaunch, "not asked for");
+        assert_eq!(plan.functions(), BTreeSet::from([Function::GraphLaunch]));
+        assert_eq!(
+            plan.refused,
+            [("cuLaunchKernel".to_owned(), "not asked for".to_owned())]
         );
     }
 

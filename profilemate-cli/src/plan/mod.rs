@@ -1,6 +1,7 @@
 //! What will be done to a target, decided before anything is done: pure and printable (`--dry-run`).
 
 pub mod driver;
+pub mod late;
 pub mod site;
 mod text;
 
@@ -39,6 +40,8 @@ pub struct ProcessPlan {
     pub vllm: Option<String>,
     /// What is done, or why nothing is.
     pub technique: Technique,
+    /// How the helper is started in it first, if it has none.
+    pub late: Option<late::Late>,
     /// The catalogue's methods for this version.
     pub methods: Vec<MethodPlan>,
     /// Frames that walks of its threads' stacks look for.
@@ -138,8 +141,9 @@ const WALK_NS: u32 = 3500;
 const TOLD_NS: u32 = 800;
 /// Frames from a call of the driver to vLLM's model runner, as a rule.
 pub const WALK_FRAMES: u32 = 25;
-/// Expected cost of a counted call in ns.
+/// Expected cost of a counted call, and of one that the page's log tells, in ns.
 const COUNT_NS: u32 = 20;
+const LOG_NS: u32 = 40;
 
 impl MethodPlan {
     /// Whether the user gave it, and not the catalogue.
@@ -149,6 +153,9 @@ impl MethodPlan {
 
     /// What one call is expected to cost the target, in nanoseconds, on the machine of docs/overhead.md.
     pub fn cost_ns(&self) -> u32 {
+        if self.events == Events::Logged {
+            return LOG_NS;
+        }
         let mode = self.events.mode();
         let traps =
             u32::from(mode & page::MODE_RETURN != 0) + u32::from(mode & page::MODE_ENTRY != 0);
@@ -186,9 +193,11 @@ impl ProcessPlan {
         methods.extend(found.methods.iter().cloned());
         let technique = std::mem::replace(&mut self.technique, Technique::MethodProbes);
         let frames = std::mem::take(&mut self.frames);
+        let late = self.late.take();
         *self = Self {
             role,
             technique,
+            late,
             methods,
             frames,
             ..found

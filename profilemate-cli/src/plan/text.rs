@@ -50,6 +50,9 @@ fn process_text(out: &mut String, process: &ProcessPlan) {
             );
         }
     }
+    if let Some(late) = &process.late {
+        let _ = writeln!(out, "  {}", late.text());
+    }
     for method in &process.methods {
         method_text(out, method);
     }
@@ -167,7 +170,8 @@ fn process_json(process: &ProcessPlan) -> serde_json::Value {
     json!({
         "pid": process.pid, "title": process.title, "role": process.role.name(), "engine": process.engine,
         "rank": process.rank, "python": process.python, "interpreter": process.interpreter, "vllm": process.vllm,
-        "technique": process.technique.name(), "reason": process.technique.reason(), "methods": methods,
+        "technique": process.technique.name(), "reason": process.technique.reason(),
+        "late": process.late.as_ref().map(super::late::Late::json), "methods": methods,
         "frames": frames, "expected_walk_ns": walk_ns,
         "libraries": process.libraries.iter().map(library_json).collect::<Vec<_>>(),
     })
@@ -235,6 +239,7 @@ mod tests {
                 interpreter: Some("/usr/lib/libpython3.12.so.1.0".into()),
                 vllm: Some("0.32.0".into()),
                 technique: Technique::MethodProbes,
+                late: None,
                 methods: vec![
                     method(MethodState::Ready),
                     method(MethodState::Unbound("no such method".into())),

@@ -33,6 +33,18 @@ pub(super) struct Plot {
     pub(super) views: Vec<View>,
 }
 
+impl Plot {
+    /// A plot with these views; none where there are none.
+    pub(super) fn new(id: &str, title: &str, over_time: bool, views: Vec<View>) -> Option<Self> {
+        (!views.is_empty()).then(|| Self {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            over_time,
+            views,
+        })
+    }
+}
+
 /// One engine's or worker's drawing.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct View {

@@ -25,6 +25,8 @@ pub(super) struct Attachment {
     /// Counters of the page when it was attached: a page can have served an earlier session.
     before: BTreeMap<u8, SlotCounters>,
     layout: Layout,
+    /// Calls without fields are told by the page's log.
+    logs: bool,
 }
 
 /// What binding needs beside the process itself.
@@ -79,12 +81,21 @@ impl Attachment {
             .zip(0_u8..)
             .map(|(slot, number)| (number, counters(number, slot)))
             .collect();
+        let log = page.log()?;
+        let logs = log.is_some();
+        match log {
+            Some(log) => context.notes.read_log(index, pid, log),
+            None => {
+                log::info!("process {pid}: calls without fields are events; its page has no log");
+            }
+        }
         Ok(Self {
             page,
             index,
             bound: Vec::new(),
             before,
             layout: runtime.layout,
+            logs,
         })
     }
 
@@ -105,6 +116,7 @@ impl Attachment {
             bound: self.bound.clone(),
             before,
             layout: self.layout,
+            logs: self.logs,
         }))
     }
 
@@ -140,7 +152,7 @@ impl Attachment {
         for ((ready, request), outcome) in chosen.into_iter().zip(&requests).zip(outcomes) {
             match outcome {
                 Ok(redirected) => {
-                    let mode = ready.method.events.mode();
+                    let mode = self.mode(ready);
                     let said = self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
                     self.hold(Bound::new(ready, request.function, said));
@@ -172,13 +184,23 @@ impl Attachment {
                 ));
                 continue;
             };
-            let mode = ready.method.events.mode();
+            let mode = self.mode(ready);
             let said = self.describe(ready, slot, mode, context)?;
             self.page.set_skip(slot, self.layout.kernel.false_)?;
             self.page.set_mode(slot, mode)?;
             self.hold(Bound::new(ready, callee, said));
         }
         Ok(refused)
+    }
+
+    /// What a slot for the method does with calls.
+    fn mode(&self, ready: &Ready) -> Mode {
+        let events = if self.logs {
+            ready.events
+        } else {
+            ready.events.trapped()
+        };
+        events.mode()
     }
 
     fn request(&self, ready: &Ready) -> Result<Redirect, String> {
@@ -235,7 +257,7 @@ impl Attachment {
             mode,
         };
         context.notes.send(Note::Method(said.clone()));
-        if mode & (page::MODE_RETURN | page::MODE_ENTRY) == 0 {
+        if mode & page::MODE_TOLD == 0 {
             return Ok(said);
         }
         let (fields, compiled): (Vec<event::Field>, Vec<Compiled>) = ready

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use profilemate_common::driver::{Cookie, Function, Told};
 
+use super::options::Wanted;
 use super::pump::Notes;
 use super::trouble::chain;
 use crate::attach::{self, Capabilities, DriverLink, DriverSite, Kernel, Nop5};
@@ -13,15 +14,22 @@ use crate::plan::driver::{self as plan, LibraryPlan};
 use crate::plan::site::KernelFacts;
 use crate::target::cuda::{self, Library, Side};
 
-/// Time between two looks at the memory map of a young process, and of another one.
+/// Time between two looks at a young process, and between two readings of the memory map of one that seems unchanged: a
+/// map has thousands of lines.
 const SOON: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_secs(2);
+/// Bytes by which a process grows or shrinks where a library comes: less than the smallest.
+const LIBRARY: u64 = 256 << 10;
 /// Library files that are told apart, at most.
 const FILES: usize = 256;
+
+/// Why launches of kernels are not probed.
+const NO_KERNEL_COUNTS: &str = "launches of kernels are not counted (`--no-kernel-counts`, or no table is wanted that needs them)";
 
 /// The driver probes of a session.
 pub(super) struct Drivers {
     wanted: bool,
+    kernel_counts: bool,
     facts: KernelFacts,
     files: BTreeMap<(u64, u64), File>,
     processes: BTreeMap<u32, Process>,
@@ -39,6 +47,8 @@ struct File {
 #[derive(Default)]
 struct Process {
     next: Option<Instant>,
+    /// Its size when its memory map was read last, and when that was.
+    mapped: Option<(u64, Instant)>,
     /// Its libraries, with the plans for it.
     libraries: BTreeMap<(u64, u64), LibraryPlan>,
     links: Vec<DriverLink>,
@@ -47,12 +57,13 @@ struct Process {
 }
 
 impl Drivers {
-    /// Driver probes if they are `wanted`. `nop5`: what the self-test of five-byte nops has shown.
-    pub(super) fn new(wanted: bool, nop5: Option<Nop5>) -> Self {
+    /// Driver probes if they are wanted. `nop5`: what the self-test of five-byte nops has shown.
+    pub(super) fn new(wanted: &Wanted, nop5: Option<Nop5>) -> Self {
         let mut facts = KernelFacts::of(Capabilities::probe().version);
         facts.nop5_is_safe = nop5 == Some(Nop5::Safe);
         Self {
-            wanted,
+            wanted: wanted.driver(),
+            kernel_counts: wanted.kernel_counts(),
             facts,
             files: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -73,6 +84,14 @@ impl Drivers {
             return;
         }
         process.next = Some(now + if young { SOON } else { LATER });
+        let size = size(pid);
+        if let Some((before, at)) = process.mapped
+            && now < at + LATER
+            && size.abs_diff(before) < LIBRARY
+        {
+            return;
+        }
+        process.mapped = Some((size, now));
         // A process that has just ended has no map; it is forgotten in a moment.
         let Ok((found, failed)) = cuda::find(pid) else {
             return;
@@ -177,7 +196,10 @@ impl Drivers {
             }
         };
         let index = self.files.len() as u16;
-        let plan = plan::library(&library.path, library.side, &image, self.facts);
+        let mut plan = plan::library(&library.path, library.side, &image, self.facts);
+        if !self.kernel_counts {
+            plan = plan.leave_out(Function::KernelLaunch, NO_KERNEL_COUNTS);
+        }
         for (symbol, reason) in &plan.refused {
             log::debug!("`{}`: {symbol} is not probed: {reason}", library.path);
         }
@@ -294,6 +316,15 @@ fn attach(
     kernel
         .attach_driver(&library.uprobe_path(), pid, &sites)
         .map(Some)
+}
+
+/// Bytes that a process maps; 0 if it has ended.
+fn size(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = statm.split_ascii_whitespace().next();
+    pages
+        .and_then(|pages| pages.parse::<u64>().ok())
+        .map_or(0, |pages| pages.saturating_mul(procfs::page_size()))
 }
 
 /// A plan of which nothing could be done.

@@ -4,7 +4,7 @@ use semver::Version;
 
 use super::options::Options;
 use super::trouble::Trouble;
-use crate::catalog::{self, Catalog, Method};
+use crate::catalog::{self, Catalog, Events, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
@@ -14,6 +14,9 @@ use crate::target::python::{
     Resolver, identify, tensors, validate,
 };
 use crate::target::role::{self, Role};
+
+/// Why a process that was just found is not attached.
+pub(crate) const NOT_LOOKED_AT: &str = "not looked at yet";
 
 /// An interpreter that was identified and whose layout was checked.
 pub(super) struct Runtime {
@@ -50,6 +53,8 @@ impl Runtime {
 pub(super) struct Ready {
     /// Its entry in the catalogue.
     pub method: Method,
+    /// How its calls are told, where the page has a log.
+    pub events: Events,
     /// The live function.
     pub function: Function,
     /// Its fields, compiled: name, path, and ops or why not.
@@ -175,14 +180,16 @@ fn look_for(
         fields.push((field.name.clone(), field.path.clone(), ops));
     }
     plan.state = MethodState::Ready;
-    (
-        plan,
-        Some(Ready {
-            method: method.clone(),
-            function,
-            fields,
-        }),
-    )
+    if stand_ins.is_none() {
+        plan.events = plan.events.logged(fields.len());
+    }
+    let ready = Ready {
+        method: method.clone(),
+        events: plan.events,
+        function,
+        fields,
+    };
+    (plan, Some(ready))
 }
 
 /// What a process runs, which is told of it also if nothing in it is traced.
@@ -298,7 +305,8 @@ pub(super) fn bare_plan(seen: &Seen) -> ProcessPlan {
         python: None,
         interpreter: None,
         vllm: None,
-        technique: Technique::Wait("not looked at yet".to_owned()),
+        technique: Technique::Wait(NOT_LOOKED_AT.to_owned()),
+        late: None,
         methods: Vec::new(),
         frames: Vec::new(),
         libraries: Vec::new(),
@@ -315,8 +323,8 @@ pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: boo
     }
     if options.touch == Touch::Helper {
         return Technique::Wait(
-            "no Python helper serves in it; start it with `profilemate trace --touch helper -- CMD`, or install the \
-             helper for its next start (`profilemate helper install`)"
+            "no Python helper serves in it; `--touch helper --pid PID` starts one in a running process, `profilemate \
+             trace --touch helper -- CMD` with a command, and `profilemate helper install` for its next start"
                 .to_owned(),
         );
     }
@@ -325,8 +333,8 @@ pub(super) fn technique(runtime: &Runtime, options: &Options, has_stand_ins: boo
     }
     Technique::Wait(format!(
         "CPython {} calls Python functions without looking at their vectorcall pointer, so a running server cannot be \
-         redirected from outside; start it with `profilemate trace -- CMD`, or install the helper for its next start \
-         (`profilemate helper install`)",
+         redirected from outside; `--touch helper --pid PID` starts the helper in it, `profilemate trace -- CMD` with a \
+         command, and `profilemate helper install` for its next start",
         runtime.layout.version
     ))
 }

@@ -21,6 +21,8 @@ pub struct Options {
     pub roots: BTreeSet<u32>,
     /// How the target may be touched.
     pub touch: Touch,
+    /// The helper may be started in processes that run already: the user has named them.
+    pub late: bool,
     /// Which tables are wanted.
     pub wanted: Wanted,
     /// The user's own methods.
@@ -65,6 +67,8 @@ pub struct Wanted {
     pub only: Vec<String>,
     /// Not these.
     pub without: Vec<String>,
+    /// Launches of kernels are not counted.
+    pub no_kernel_counts: bool,
 }
 
 impl Wanted {
@@ -88,6 +92,13 @@ impl Wanted {
     pub fn driver(&self) -> bool {
         DRIVER_TABLES.iter().any(|table| self.table(table))
     }
+
+    /// Whether launches of kernels are to be counted: a table has a column for them, and where stacks are walked they
+    /// show steps without graphs.
+    pub fn kernel_counts(&self) -> bool {
+        let tables = ["forward_pass_timing", "cuda_graph_usage"];
+        !self.no_kernel_counts && tables.iter().any(|table| self.table(table))
+    }
 }
 
 #[cfg(test)]
@@ -100,13 +111,14 @@ mod tests {
         assert!(all.table("batch_utilization"));
         let only = Wanted {
             only: vec!["kv_cache_usage".into()],
-            without: Vec::new(),
+            ..Wanted::default()
         };
         assert!(only.table("kv_cache_usage") && !only.table("batch_utilization"));
         let without = Wanted {
-            only: Vec::new(),
             without: vec!["kv_cache_usage".into()],
+            ..Wanted::default()
         };
         assert!(!without.table("kv_cache_usage") && without.table("batch_utilization"));
+        assert!(without.kernel_counts() && !only.kernel_counts());
     }
 }

@@ -6,13 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use profilemate_common::record::MethodCalled;
+
+use super::logs::{Logs, Moment};
 use crate::attach;
 use crate::capture::{Outcome, Pipeline, frame};
-use crate::event::Note;
+use crate::event::{Ledger, Note};
 use crate::recorder::Reply;
 use crate::sink::metadata::Overhead;
 use crate::sink::{self, status::Status};
 use crate::sys::clock;
+use crate::touch::PageLog;
 
 /// Pause between two drains while much arrives. A wake-up per event would cost the traced thread many times the event
 /// itself.
@@ -32,6 +36,7 @@ const WEIGHING_NS: u64 = 1_000_000_000;
 enum Message {
     Note(Box<Note>),
     Snapshot(&'static str, Option<Reply>),
+    Log(u16, u32, Box<PageLog>),
     Stop,
 }
 
@@ -49,6 +54,11 @@ impl Notes {
     pub(super) fn send(&self, note: Note) {
         // The pump only goes away with an error of its own, which `Pump::finish` reports.
         let _gone = self.0.send(Message::Note(Box::new(note)));
+    }
+
+    /// From now on, what is written to the log of a page of process `pid` is part of the stream.
+    pub(super) fn read_log(&self, page: u16, pid: u32, log: PageLog) {
+        let _gone = self.0.send(Message::Log(page, pid, Box::new(log)));
     }
 }
 
@@ -142,24 +152,46 @@ fn run(
     serving: &Mutex<BTreeSet<u32>>,
 ) -> Result<Outcome, sink::Error> {
     let mut records = Records::default();
+    let mut logs = Logs::new();
+    let mut ledger = None;
     let mut stopping = false;
     let mut weighed_ns = 0;
     loop {
         // Records are taken before the notes, and pushed after them: a note that gives a record its meaning was sent
         // before the record could be made.
         records.clear();
+        // Logs are taken up to a moment before: of what came since, the ring buffer holds no more than they do.
+        let now = Moment::now();
         if let Some(ring) = &mut ring {
             ring.drain(|bytes| records.push(bytes));
         }
+        let logged = logs.drain(now);
         for message in messages.try_iter() {
             match message {
-                Message::Note(note) => pipeline.note(&note)?,
+                Message::Note(mut note) => {
+                    logs.learn(&note);
+                    if let Note::Ledger(latest) = &mut *note {
+                        latest.log = logs.ledger();
+                        ledger = Some(*latest);
+                    }
+                    pipeline.note(&note)?;
+                }
+                Message::Log(page, pid, log) => logs.add(page, pid, *log),
                 Message::Snapshot(what, reply) => pipeline.ask_snapshot(what, reply),
                 Message::Stop => stopping = true,
             }
         }
+        // Side by side by their time: what is pushed lets go of what is much older.
+        let mut told = logs.records().peekable();
         for record in records.iter() {
+            let ts_ns = frame::record_time(record);
+            while let Some(told) = told.next_if(|told| ts_ns.is_some_and(|ts| told.ts_ns <= ts)) {
+                pipeline.frame(frame::KIND_RECORD, bytemuck::bytes_of(&told))?;
+            }
             pipeline.frame(frame::KIND_RECORD, record)?;
+        }
+        for told in told {
+            pipeline.frame(frame::KIND_RECORD, bytemuck::bytes_of(&told))?;
         }
         let now_ns = clock::monotonic_ns();
         if now_ns.saturating_sub(weighed_ns) >= WEIGHING_NS || stopping {
@@ -175,15 +207,17 @@ fn run(
         {
             shared.clone_from(pipeline.aggregator().serving());
         }
-        if stopping && records.is_empty() {
+        if stopping && records.is_empty() && logged == 0 {
+            // The tracker's last word was said before the logs were read to their ends.
+            if let Some(ledger) = ledger.filter(|ledger| ledger.log != logs.ledger()) {
+                let log = logs.ledger();
+                pipeline.note(&Note::Ledger(Ledger { log, ..ledger }))?;
+            }
             return pipeline.finish();
         }
         if !stopping {
-            std::thread::sleep(if records.bytes.len() > MUCH {
-                DRAIN
-            } else {
-                seldom
-            });
+            let bytes = records.bytes.len() + logged * size_of::<MethodCalled>();
+            std::thread::sleep(if bytes > MUCH { DRAIN } else { seldom });
         }
     }
 }

@@ -17,6 +17,9 @@ const NO_HELPER: &str = "`--moe-sample` needs the Python helper, and none waits 
 /// Why nothing is sampled in such a vLLM.
 const NO_ROUTER: &str = "`--moe-sample`: no router of this version of vLLM is known";
 
+/// What the user wants sampled, and how that is done in a version of vLLM.
+pub(super) type Sampled = (MoeSample, Sampling);
+
 impl Tracker {
     /// Whether routers of a process may yet be sampled: its helper begins to wait when vLLM is imported.
     pub(super) fn may_sample(&self, tracked: &Tracked) -> bool {
@@ -33,7 +36,7 @@ impl Tracker {
     }
 
     /// What is sampled in a process, if anything shall be and a helper waits in it that can.
-    pub(super) fn sampling(&self, tracked: &Tracked, role: Role) -> Option<(MoeSample, Sampling)> {
+    pub(super) fn sampling(&self, tracked: &Tracked, role: Role) -> Option<Sampled> {
         let wish = self
             .options
             .moe_sample
@@ -49,9 +52,9 @@ impl Tracker {
     pub(super) fn sample(
         &self,
         tracked: &mut Tracked,
-        (wish, sampling): &(MoeSample, Sampling),
+        (wish, sampling): &Sampled,
     ) -> Result<(), Trouble> {
-        if tracked.serving.is_some() || self.dry() {
+        if tracked.serving.is_some() || !self.is_attaching() {
             return Ok(());
         }
         let pid = tracked.seen.pid;

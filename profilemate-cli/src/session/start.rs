@@ -104,7 +104,7 @@ pub(super) fn start(
     introduce(&pump, options, name);
     let recorder = report.map(|report| answering(options, &pump, report));
     log::info!("probe site: {words}");
-    let drivers = Drivers::new(options.wanted.driver(), nop5);
+    let drivers = Drivers::new(&options.wanted, nop5);
     let mut tracker = Tracker::new(
         options.clone(),
         kernel,
@@ -172,7 +172,7 @@ fn recorder_name() -> String {
 /// A tracker that has looked once, and will not touch anything; and the probe site in words.
 pub(super) fn look_only(options: &Options) -> Result<(Tracker, String), Failure> {
     let site = site(false);
-    let drivers = Drivers::new(options.wanted.driver(), None);
+    let drivers = Drivers::new(&options.wanted, None);
     let mut tracker = Tracker::new(
         options.clone(),
         None,
@@ -208,7 +208,8 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
     calibrate(pump);
     for table in crate::table::TABLES {
         let reason = if table.file == "methods" && options.methods.is_empty() {
-            "no `--method` was given"
+            // Nothing was asked for: there is nothing to tell.
+            continue;
         } else if !options.wanted.table(table.file) && table.file != "methods" {
             "left out by `--only` or `--without`"
         } else if table.file == "cuda_graph_timeline" && !options.graph_timeline {
@@ -228,6 +229,7 @@ fn introduce(pump: &Pump, options: &Options, id: String) {
 fn load(options: &Options) -> Result<Kernel, Failure> {
     Kernel::load(attach::Options {
         ring_bytes: options.ring_bytes,
+        ..attach::Options::default()
     })
     .map_err(kernel_failure)
 }

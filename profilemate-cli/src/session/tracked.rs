@@ -11,7 +11,7 @@ use super::walks::Walks;
 use crate::catalog::Method;
 use crate::cli::Exit;
 use crate::event::{self, Note};
-use crate::plan::ProcessPlan;
+use crate::plan::{MethodState, ProcessPlan};
 use crate::target::process::Seen;
 use crate::target::role::{self, Role};
 use crate::touch::Serving;
@@ -112,6 +112,27 @@ impl Tracked {
             ));
         }
         Ok(role)
+    }
+
+    /// Says of each method that the helper inside has not bound why, in its own words.
+    pub(super) fn explain(&mut self) {
+        let Some(serving) = &self.serving else {
+            return;
+        };
+        for told in serving.refused() {
+            let reason = told.reason.unwrap_or_default();
+            let method = self.plan.methods.iter_mut().find(|method| {
+                method.module == told.module && Some(&method.qualname) == told.qualname.as_ref()
+            });
+            if let Some(method) = method {
+                log::info!(
+                    "process {}: the helper left {} alone: {reason}",
+                    self.seen.pid,
+                    method.qualname
+                );
+                method.state = MethodState::Unbound(format!("the helper left it alone: {reason}"));
+            }
+        }
     }
 
     /// A process gets its title some time after its start.

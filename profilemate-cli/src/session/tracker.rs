@@ -4,27 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::attachment::{self, Attachment, Context};
+use super::attachment::{Attachment, Context};
 use super::budget::{Budget, Seen as Costly};
 use super::drivers::Drivers;
+use super::late;
 use super::look::{self, Ready, Runtime, Wish};
-use super::options::{MoeSample, Options};
+use super::options::Options;
 use super::pump::Notes;
 use super::sampling;
+use super::sight::Sight;
 use super::tracked::{Progress, Tracked};
 use super::trouble::Trouble;
 use super::walks;
 use crate::attach::{self, Kernel, Link, PAGES};
-use crate::catalog::{Catalog, Method, Sampling};
+use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::event::{Counters, Ledger, Note};
-use crate::helper;
 use crate::plan::{ProcessPlan, Technique};
 use crate::sys::clock;
 use crate::target::process::{self, Seen};
 use crate::target::role::{self, Role};
-use crate::touch::{MarkerPage, Resident};
+use crate::touch::MarkerPage;
 
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,11 +71,6 @@ impl Tracker {
             next_page: 0,
             next_program: 0,
         }
-    }
-
-    /// Whether it only looks.
-    pub(super) fn dry(&self) -> bool {
-        self.kernel.is_none()
     }
 
     /// Looks at the target's processes once, and does what is due.
@@ -280,7 +276,7 @@ impl Tracker {
         }
         let first = tracked.attachment.is_none();
         let needed = self.needs_helper(&runtime);
-        let sampled = self.sampling(tracked, role).filter(|_| !tracked.sampled);
+        let mut sampled = self.sampling(tracked, role).filter(|_| !tracked.sampled);
         if let Some(sampled) = &sampled {
             // A command that was started with the helper has it bind methods by its plan, and only sample on request.
             if !needed || sampled.0.started {
@@ -294,19 +290,27 @@ impl Tracker {
         if let Some((_, sampling)) = &sampled {
             sampling::instead(&mut wanted, &sampling.tell);
         }
-        let serves = needed && self.ask_helper(tracked, &wanted, sampled.as_ref())?;
-        // Callables that a waiting helper left are its own, unless it serves us.
-        let stand_ins = attachment::stand_ins(pid)
-            .filter(|_| needed || !matches!(Resident::find(pid), Ok(Some(_))));
-        let version = look::version(&self.catalog, &self.options, &runtime);
-        let found = look::look(
-            &tracked.seen,
-            &runtime,
-            &wanted,
-            version.as_ref(),
-            stand_ins.as_deref(),
-        );
+        let mut sight = self.see(tracked, &runtime, &wanted, sampled.as_ref())?;
+        let late = self.is_late(&sight, first).then(|| late::entry(&runtime));
+        if let Some(entry) = late.transpose()? {
+            tracked.plan.late = Some((&entry).into());
+            if self.kernel.is_some() {
+                late::load(pid, &entry, tracked.plan.late.as_ref())?;
+                // Now one waits in it that can sample.
+                sampled = self.sampling(tracked, role);
+                if let Some((_, sampling)) = &sampled {
+                    sampling::instead(&mut wanted, &sampling.tell);
+                }
+                sight = self.see(tracked, &runtime, &wanted, sampled.as_ref())?;
+            }
+        }
+        let Sight {
+            found,
+            serves,
+            stand_ins,
+        } = sight;
         tracked.plan.take(found.plan, role, first);
+        tracked.explain();
         tracked.missing = found.missing;
         if tracked.is_young() {
             tracked.missing.extend(found.absent);
@@ -314,7 +318,7 @@ impl Tracker {
         if found.ready.is_empty() && first {
             return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
-        let helped = stand_ins.is_some() || serves;
+        let helped = stand_ins.is_some() || serves || tracked.plan.late.is_some();
         tracked.plan.technique = look::technique(&runtime, &self.options, helped);
         self.allowed(tracked)?;
         if first {
@@ -347,38 +351,9 @@ impl Tracker {
         walks::follow(tracked, runtime, wish, context, &mut self.next_page)
     }
 
-    /// Whether methods of such a process are bound by a helper inside only.
-    fn needs_helper(&self, runtime: &Runtime) -> bool {
-        match self.options.touch {
-            Touch::None => false,
-            Touch::Probes => !runtime.layout.honours_vectorcall(),
-            Touch::Helper => true,
-        }
-    }
-
-    /// Has the helper that is resident in a process, if there is one, bind methods. Gives whether there is one.
-    fn ask_helper(
-        &self,
-        tracked: &mut Tracked,
-        wanted: &[Method],
-        sampled: Option<&(MoeSample, Sampling)>,
-    ) -> Result<bool, Trouble> {
-        if self.options.moe_sample.is_some_and(|wish| wish.started) {
-            return Ok(false);
-        }
-        if tracked.serving.is_some() {
-            return Ok(true);
-        }
-        let pid = tracked.seen.pid;
-        let Ok(Some(resident)) = Resident::find(pid) else {
-            return Ok(false);
-        };
-        if self.kernel.is_some() {
-            let sample = sampled.map(|(wish, sampling)| (wish.every, sampling));
-            tracked.serving = Some(helper::bind(resident, wanted, sample)?);
-            log::info!("process {pid}: the helper inside has bound the methods");
-        }
-        Ok(true)
+    /// Whether it attaches, and does not only look.
+    pub(super) fn is_attaching(&self) -> bool {
+        self.kernel.is_some()
     }
 
     /// Methods to look for in a process; `None` if there is nothing new to look for.

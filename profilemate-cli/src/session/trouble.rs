@@ -101,8 +101,13 @@ impl From<LayoutError> for Trouble {
 impl From<touch::Error> for Trouble {
     fn from(error: touch::Error) -> Self {
         let exit = match &error {
-            touch::Error::AnotherTracer { .. } | touch::Error::Traced { .. } => Exit::Busy,
-            touch::Error::Architecture { .. } | touch::Error::NotNative { .. } => Exit::Unsupported,
+            touch::Error::AnotherTracer { .. }
+            | touch::Error::Traced { .. }
+            | touch::Error::RequestWaits { .. } => Exit::Busy,
+            touch::Error::Architecture { .. }
+            | touch::Error::NotNative { .. }
+            | touch::Error::ShadowStack { .. } => Exit::Unsupported,
+            touch::Error::NotReached { .. } => Exit::Failed,
             touch::Error::Gone { .. } => Exit::NoTarget,
             _ => Exit::Forbidden,
         };
@@ -123,6 +128,14 @@ impl From<touch::Error> for Trouble {
             }
             touch::Error::Helper { .. } => {
                 "`profilemate helper status --pid PID` says what it does"
+            }
+            touch::Error::NotReached { .. } => {
+                "everything is as it was; it waits for work, or for something outside of Python: try again while it \
+                 serves requests"
+            }
+            touch::Error::RequestWaits { .. } => "end the debugger that made it",
+            touch::Error::Breakpoint { .. } => {
+                "the processor has four; a debugger may use them, or the virtual machine may hide them"
             }
             touch::Error::OtherVersion { .. } | touch::Error::OtherBuild { .. } => {
                 "run `profilemate detach --pid PID` of that build first"

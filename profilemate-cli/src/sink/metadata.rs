@@ -23,6 +23,8 @@ pub struct Counts {
     pub received: u64,
     /// Of these, records of driver calls.
     pub received_driver: u64,
+    /// Of these, records of calls that the pages' logs told.
+    pub received_logged: u64,
     /// Records that user space had to drop.
     pub lost_userspace: u64,
     /// Records that came after a younger one had been used.
@@ -50,6 +52,7 @@ pub fn lost(aggregator: &Aggregator, counts: &Counts) -> u64 {
     ledger
         .lost
         .saturating_add(ledger.driver.lost)
+        .saturating_add(ledger.log.lost)
         .saturating_add(counts.lost_userspace)
 }
 
@@ -59,6 +62,7 @@ pub fn losses(aggregator: &Aggregator, counts: &Counts) -> Losses {
     Losses {
         ring: ledger.lost,
         driver: ledger.driver.lost,
+        log: ledger.log.lost,
         userspace: counts.lost_userspace,
         undecodable: counts.decode_errors.total(),
     }
@@ -94,6 +98,7 @@ pub fn json(
         "events": {
             "received": counts.received,
             "lost_kernel": facts.ledger.map(|ledger| ledger.lost.saturating_add(ledger.driver.lost)),
+            "lost_log": facts.ledger.map(|ledger| ledger.log.lost),
             "lost_userspace": counts.lost_userspace,
             "late": counts.late,
             "unnamed_calls": facts.unnamed_calls,
@@ -161,7 +166,10 @@ fn ledger_json(ledger: Ledger, aggregator: &Aggregator, counts: &Counts) -> Valu
         .saturating_add(ledger.lost)
         .saturating_add(ledger.filtered);
     let marks = aggregator.counters().marks();
-    let received = counts.received.saturating_sub(counts.received_driver);
+    let received = counts
+        .received
+        .saturating_sub(counts.received_driver)
+        .saturating_sub(counts.received_logged);
     let arrived = received.saturating_add(counts.lost_userspace);
     // Where a window begins and ends, events are on their way that the counts have or have not got.
     let whole = aggregator.facts().snapshot.is_none();
@@ -176,6 +184,12 @@ fn ledger_json(ledger: Ledger, aggregator: &Aggregator, counts: &Counts) -> Valu
         "marks_not_fired": marks.checked_sub(ledger.fired).filter(|_| whole),
         "fired_not_accounted": difference(ledger.fired, ended) as i64,
         "submitted_not_received": whole.then(|| difference(ledger.submitted, arrived) as i64),
+        "log": {
+            "read": ledger.log.read,
+            "lost": ledger.log.lost,
+            "received": counts.received_logged,
+            "read_not_received": whole.then(|| difference(ledger.log.read, counts.received_logged) as i64),
+        },
         "driver": driver_ledger(ledger.driver, counts),
     })
 }

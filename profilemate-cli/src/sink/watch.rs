@@ -14,6 +14,8 @@ pub struct Losses {
     pub ring: u64,
     /// The same, for calls of the CUDA driver.
     pub driver: u64,
+    /// The log of a marker page was not read in time.
+    pub log: u64,
     /// Dropped in user space.
     pub userspace: u64,
     /// They arrived and could not be decoded.

@@ -16,6 +16,7 @@ const LINK_CREATE: libc::c_long = 28;
 const MAP_TYPE_PROG_ARRAY: u32 = 3;
 const PROG_TYPE_KPROBE: u32 = 2;
 const TRACE_UPROBE_MULTI: u32 = 48;
+const TRACE_UPROBE_SESSION: u32 = 57;
 const UPROBE_MULTI_RETURN: u32 = 1;
 /// Bytes of a program's name, with its final zero.
 const NAME: usize = 16;
@@ -62,6 +63,20 @@ pub enum Attached {
     One,
     /// By [`link_uprobes`]; also programs that such a one goes on in.
     Many,
+    /// By [`link_uprobes`], and run at the begin of a function and, if they then return 0, at its end; also programs
+    /// that such a one goes on in.
+    Session,
+}
+
+impl Attached {
+    /// The kernel's number.
+    fn number(self) -> u32 {
+        match self {
+            Self::One => 0,
+            Self::Many => TRACE_UPROBE_MULTI,
+            Self::Session => TRACE_UPROBE_SESSION,
+        }
+    }
 }
 
 /// `union bpf_attr` for `BPF_LINK_CREATE` of many uprobes.
@@ -100,7 +115,7 @@ struct MapUpdate {
     flags: u64,
 }
 
-/// Makes a program array for programs that are [`Attached::Many`]: the kernel keeps those apart from other ones.
+/// Makes a program array for programs that are not [`Attached::One`]: the kernel keeps those apart from other ones.
 pub fn program_array(entries: u32) -> io::Result<OwnedFd> {
     let attr = MapCreate {
         map_type: MAP_TYPE_PROG_ARRAY,
@@ -151,10 +166,7 @@ pub fn load(name: &str, code: &[[u8; INSTRUCTION]], attached: Attached) -> io::R
         insn_cnt: code.len() as u32,
         insns: code.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
-        expected_attach_type: match attached {
-            Attached::One => 0,
-            Attached::Many => TRACE_UPROBE_MULTI,
-        },
+        expected_attach_type: attached.number(),
         ..ProgLoad::default()
     };
     if let Some(types) = &types {
@@ -192,18 +204,22 @@ pub struct Uprobes<'u> {
     pub cookies: &'u [u64],
     /// The only process that they are put into.
     pub pid: u32,
-    /// Whether the program runs when the functions that begin there return.
+    /// Whether the program runs when the functions that begin there return, and only then.
     pub at_return: bool,
 }
 
-/// Attaches a program that is loaded as [`Attached::Many`] at many places with one link. They go when the link is closed.
-pub fn link_uprobes(program: BorrowedFd<'_>, uprobes: &Uprobes<'_>) -> io::Result<OwnedFd> {
+/// Attaches a program that is loaded to be `attached` so at many places with one link. They go when the link is closed.
+pub fn link_uprobes(
+    program: BorrowedFd<'_>,
+    attached: Attached,
+    uprobes: &Uprobes<'_>,
+) -> io::Result<OwnedFd> {
     if uprobes.offsets.len() != uprobes.cookies.len() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let attr = LinkCreate {
         prog_fd: program.as_raw_fd() as u32,
-        attach_type: TRACE_UPROBE_MULTI,
+        attach_type: attached.number(),
         path: uprobes.path.as_ptr() as u64,
         offsets: uprobes.offsets.as_ptr() as u64,
         cookies: uprobes.cookies.as_ptr() as u64,
@@ -236,7 +252,7 @@ pub fn links_uprobes(program: BorrowedFd<'_>) -> bool {
         pid: u32::MAX,
         at_return: false,
     };
-    let answer = link_uprobes(program, &impossible);
+    let answer = link_uprobes(program, Attached::Many, &impossible);
     answer.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 

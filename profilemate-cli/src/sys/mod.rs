@@ -2,6 +2,8 @@
 //! room of user space that has `unsafe`.
 
 pub mod bpf;
+#[cfg(target_arch = "x86_64")]
+pub mod breakpoint;
 pub mod btf;
 pub mod clock;
 pub mod lock;

@@ -10,8 +10,10 @@ use std::io;
 pub enum Stop {
     /// It has ended.
     Ended,
-    /// The stop that an interrupt asked for, or a notice; or, with a stopping signal, a group stop.
+    /// The stop that an interrupt asked for, or a notice.
     Event,
+    /// It stands with all threads of its process, until the process gets `SIGCONT`.
+    Group,
     /// It is about to get this signal.
     Signal(i32),
 }
@@ -30,6 +32,20 @@ impl SignalInfo {
     pub fn code(&self) -> i32 {
         self.0.si_code
     }
+
+    /// `si_perf_data`, if a perf event made the signal.
+    #[cfg(target_arch = "x86_64")]
+    pub fn perf_data(&self) -> Option<u64> {
+        /// `TRAP_PERF`.
+        const PERF: i32 = 6;
+        /// Behind `si_signo`, `si_errno`, `si_code` and `si_addr`.
+        const OFFSET: usize = 24;
+        if self.0.si_signo != libc::SIGTRAP || self.0.si_code != PERF {
+            return None;
+        }
+        // SAFETY: the struct is 128 bytes long, aligned to 8, and all of them are initialised.
+        Some(unsafe { (&raw const self.0).byte_add(OFFSET).cast::<u64>().read() })
+    }
 }
 
 /// Requests by their numbers in the kernel's interface, where `libc` has no name for some or types them differently.
@@ -41,6 +57,7 @@ mod number {
     pub(super) const SETSIGINFO: usize = 0x4203;
     pub(super) const SEIZE: usize = 0x4206;
     pub(super) const INTERRUPT: usize = 0x4207;
+    pub(super) const LISTEN: usize = 0x4208;
     pub(super) const GETSIGMASK: usize = 0x420a;
     pub(super) const SETSIGMASK: usize = 0x420b;
     pub(super) const SECCOMP_GET_FILTER: usize = 0x420c;
@@ -107,6 +124,9 @@ fn wait(tid: u32, options: i32) -> io::Result<Option<Stop>> {
             error => Err(error),
         },
         _ if !libc::WIFSTOPPED(status) => Ok(Some(Stop::Ended)),
+        _ if status >> 16 == EVENT_STOP && libc::WSTOPSIG(status) != libc::SIGTRAP => {
+            Ok(Some(Stop::Group))
+        }
         _ if status >> 16 == EVENT_STOP => Ok(Some(Stop::Event)),
         _ => Ok(Some(Stop::Signal(libc::WSTOPSIG(status)))),
     }
@@ -115,6 +135,11 @@ fn wait(tid: u32, options: i32) -> io::Result<Option<Stop>> {
 /// `PTRACE_CONT`, with a signal to deliver or 0.
 pub fn resume(tid: u32, signal: i32) -> io::Result<()> {
     request(number::CONT, tid, 0, signal as usize).map(drop)
+}
+
+/// `PTRACE_LISTEN`: leaves a thread in its group stop, and tells when that ends.
+pub fn listen(tid: u32) -> io::Result<()> {
+    request(number::LISTEN, tid, 0, 0).map(drop)
 }
 
 /// `PTRACE_SINGLESTEP`, with a signal to deliver or 0.

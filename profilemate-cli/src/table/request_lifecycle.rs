@@ -26,5 +26,9 @@ table! {
         pid: u32 [Identity],
         /// Data parallel rank of the engine.
         engine: Option<u32> [Identity],
+        /// From started to the schedule call that found its first output token there; empty if that was not seen, or it ended before.
+        prefill_time_sec: Option<Seconds> [Seconds],
+        /// Mean time of an output token, between the first and the last schedule call that counted some; empty if they counted the same.
+        time_per_output_token_sec: Option<Seconds> [Seconds],
     }
 }

@@ -69,7 +69,7 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "request_lifecycle",
         "request_id, started_sec, preempted_sec, resumed_sec, finished_sec, total_time_sec, preemption_delay_sec",
-        "preemptions, pid, engine",
+        "preemptions, pid, engine, prefill_time_sec, time_per_output_token_sec",
     ),
     (
         "moe_expert_coselection",

@@ -49,7 +49,8 @@ fn parse_line(line: &str) -> Option<Mapping> {
     let (start, end) = range.split_once('-')?;
     let addresses = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
     Some(Mapping {
-        link: range.to_owned(),
+        // `maps` pads low addresses with zeros, the links have none.
+        link: format!("{:x}-{:x}", addresses.start, addresses.end),
         executable: permissions.as_bytes().get(2) == Some(&b'x'),
         writable: permissions.as_bytes().get(1) == Some(&b'w'),
         offset: u64::from_str_radix(offset, 16).ok()?,
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(maps.len(), 2);
         assert_eq!((maps[1].writable, maps[1].path.as_str()), (true, ""));
         assert_eq!(maps[0].addresses, 0x40_0000..0x42_2000);
-        assert_eq!(maps[0].link, "00400000-00422000");
+        assert_eq!(maps[0].link, "400000-422000");
         assert!(maps[0].executable);
         assert_eq!((maps[0].offset, maps[0].inode), (0x1000, 5_351_403));
         assert_eq!(maps[0].path, "/usr/bin/py thon 3.14");

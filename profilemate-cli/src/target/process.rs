@@ -106,10 +106,13 @@ pub fn tree_now(roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
 /// Follows the tree below some roots without reading the whole process list each time.
 ///
 /// A process can only have come if a process id was given out, and `/proc/loadavg` ends with the one given out last.
-/// While that stays, only the processes that are known are read.
+/// While that stays, only the processes that are known are read; else those besides that have come. A process that was
+/// there and outside of the tree can only come into it with its reaper, which the next reading of all of them finds.
 #[derive(Debug, Default)]
 pub struct Tree {
     known: BTreeSet<u32>,
+    /// Those that are there, and not of the tree.
+    others: BTreeSet<u32>,
     last: Option<String>,
     listed: Option<Instant>,
 }
@@ -126,13 +129,31 @@ impl Tree {
             let known: Vec<Seen> = self.known.iter().filter_map(|&pid| seen(pid)).collect();
             return Ok(tree(&known, roots));
         }
-        let found = tree_now(roots)?;
+        let there = there()?;
+        let found = if recent {
+            let new = there.difference(&self.others);
+            let candidates: Vec<Seen> = new.filter_map(|&pid| seen(pid)).collect();
+            tree(&candidates, roots)
+        } else {
+            self.listed = Some(Instant::now());
+            tree_now(roots)?
+        };
         self.known = found.iter().map(|process| process.pid).collect();
+        self.others = &there - &self.known;
         // Read before the list: what comes while it is read changes it.
         self.last = last;
-        self.listed = Some(Instant::now());
         Ok(found)
     }
+}
+
+/// The ids of all processes.
+fn there() -> Result<BTreeSet<u32>, Error> {
+    let entries =
+        std::fs::read_dir("/proc").map_err(|error| Error::Proc(procfs::ProcError::from(error)))?;
+    let names = entries.flatten().map(|entry| entry.file_name());
+    Ok(names
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect())
 }
 
 /// The process id that was given out last, as text.

@@ -39,7 +39,8 @@ pub struct Title {
     pub role: Role,
     /// Data parallel rank, which is the engine's index.
     pub engine: Option<u32>,
-    /// Tensor parallel rank.
+    /// Rank among the engine's workers, where the title tells it: tensor and pipeline parallel ranks together do not, for
+    /// lack of the sizes.
     pub rank: Option<u32>,
 }
 
@@ -70,10 +71,12 @@ pub fn title(process: &Seen) -> Option<Title> {
     } else {
         return None;
     };
+    let ranks = [number("_PP"), number("_PCP"), number("_TP")];
+    let mut told = ranks.into_iter().flatten();
     Some(Title {
         role,
         engine: number("_DP"),
-        rank: number("_TP"),
+        rank: told.next().filter(|_| told.next().is_none()),
     })
 }
 
@@ -164,6 +167,15 @@ mod tests {
         assert_eq!(
             of("VLLM::Worker_TP", "VLLM::Worker_DP1_TP2_EP2"),
             Some((Role::Worker, Some(1), Some(2)))
+        );
+        assert_eq!(
+            of("VLLM::Worker_PP", "VLLM::Worker_PP1"),
+            Some((Role::Worker, None, Some(1)))
+        );
+        assert_eq!(
+            of("VLLM::Worker_PP", "VLLM::Worker_PP1_TP0"),
+            Some((Role::Worker, None, None)),
+            "the second of two, or of many"
         );
         assert_eq!(
             of("VLLM::EngineCor", "python -c spawn_main"),

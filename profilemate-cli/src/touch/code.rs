@@ -2,8 +2,8 @@
 //!
 //! A call enters at its slot's stub, which loads the slot's number and jumps to the common path. There the call's
 //! facts are put into callee-saved registers, the original function is called with exactly the arguments that came,
-//! and the slot's counters are kept. Where the slot's mode asks for an event the path calls `mark`, a leaf of two
-//! nops that a uprobe may sit on. At the mark:
+//! and the slot's counters are kept. Where the slot's mode asks for it, the path writes an entry of the log. Where it
+//! asks for an event, the path calls `mark`, a leaf of two nops that a uprobe may sit on. At the mark:
 //!
 //! | register | value |
 //! | --- | --- |
@@ -59,8 +59,9 @@ mod x86_64 {
     use core::mem::offset_of;
 
     use profilemate_common::page::{
-        CODE_SIZE, Head, MODE_COUNT, MODE_ENTRY, MODE_RETURN, MODE_SKIP, SLOT_OFFSET, SLOT_STRIDE,
-        SLOTS, SWAP_OFFSET, SWAPS, Slot, Swap,
+        CODE_SIZE, Head, LOG_ENTRIES, LOG_ENTRIES_OFFSET, LOG_MADE, LOG_OFFSET, LogEntry,
+        MODE_COUNT, MODE_ENTRY, MODE_LOG, MODE_RETURN, MODE_SKIP, SLOT_OFFSET, SLOT_STRIDE, SLOTS,
+        SWAP_OFFSET, SWAPS, Slot, Swap,
     };
 
     core::arch::global_asm!(
@@ -168,6 +169,32 @@ mod x86_64 {
         "bsr rcx, rdx",
         "inc dword ptr [r11 + rcx * 4 + {histogram}]",
         "4:",
+        "test r10d, {mode_log}",
+        "jz 9f",
+        "mov ecx, [rip + .Lpm_code + {thread_id_offset}]",
+        "mov ecx, fs:[rcx]",
+        "mov rsi, [rip + .Lpm_code + {who}]",
+        "cmp esi, ecx",
+        "jne .Lpm_who",
+        ".Lpm_known:",
+        "mov edx, 1",
+        "lock xadd [rip + .Lpm_code + {log_made}], rdx",
+        "lea ecx, [rdx + 1]",
+        "and edx, {log_entries} - 1",
+        "imul edx, edx, {log_stride}",
+        "lea rdi, [rip + .Lpm_code + {log_entries_at}]",
+        "add rdi, rdx",
+        "mov [rdi + {log_who}], rsi",
+        "mov [rdi + {log_entry}], r13",
+        "mov [rdi + {log_return}], r9",
+        "mov [rdi + {log_result}], rax",
+        // The stamp with the slot above it, and last: stores become visible in their order.
+        "mov rdx, r15",
+        "shr rdx, 32",
+        "shl rdx, 32",
+        "or rdx, rcx",
+        "mov [rdi], rdx",
+        "9:",
         "test r10d, {mode_return}",
         "jz 6f",
         "test r10d, {mode_skip}",
@@ -187,6 +214,19 @@ mod x86_64 {
         "pop rbx",
         "pop rbp",
         "ret",
+        // Another thread than the last: its process may be a forked child's. The kernel keeps all registers but three.
+        ".Lpm_who:",
+        "mov esi, ecx",
+        "mov rdi, rax",
+        "mov rdx, r11",
+        "mov eax, {getpid}",
+        "syscall",
+        "shl rax, 32",
+        "or rsi, rax",
+        "mov rax, rdi",
+        "mov r11, rdx",
+        "mov [rip + .Lpm_code + {who}], rsi",
+        "jmp .Lpm_known",
         // A bound method that was kept, or one that C code calls: self is not in the array, so make one that holds it.
         ".Lpm_copy:",
         "push rbp",
@@ -271,6 +311,18 @@ mod x86_64 {
         mode_return = const MODE_RETURN,
         mode_skip = const MODE_SKIP,
         mode_count = const MODE_COUNT,
+        mode_log = const MODE_LOG,
+        thread_id_offset = const CODE_SIZE + offset_of!(Head, thread_id_offset),
+        who = const CODE_SIZE + offset_of!(Head, who),
+        log_made = const LOG_OFFSET + LOG_MADE,
+        log_entries = const LOG_ENTRIES,
+        log_entries_at = const LOG_OFFSET + LOG_ENTRIES_OFFSET,
+        log_stride = const size_of::<LogEntry>(),
+        log_who = const offset_of!(LogEntry, who),
+        log_entry = const offset_of!(LogEntry, entry_cycles),
+        log_return = const offset_of!(LogEntry, return_cycles),
+        log_result = const offset_of!(LogEntry, result),
+        getpid = const libc::SYS_getpid,
         swap_code = const super::SWAP_OFFSET_IN_CODE,
         swap_count = const CODE_SIZE + offset_of!(Head, swap_count),
         swaps = const SWAPS,

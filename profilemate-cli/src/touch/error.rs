@@ -185,6 +185,52 @@ pub enum Error {
         /// In its own words, or why there are none.
         reason: String,
     },
+    /// `SIGTRAP` is blocked in the main thread, which would then not stop at a breakpoint.
+    #[error("the main thread of process {pid} blocks SIGTRAP")]
+    TrapBlocked {
+        /// The process.
+        pid: u32,
+    },
+    /// The processor keeps a second stack, which a call that we make would not be on.
+    #[error("process {pid} has a shadow stack, which a call made from outside would not be on")]
+    ShadowStack {
+        /// The process.
+        pid: u32,
+    },
+    /// No hardware breakpoint could be set.
+    #[error("no hardware breakpoint could be set in process {pid}")]
+    Breakpoint {
+        /// The process.
+        pid: u32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The main thread did not come by a place where it can run something else. Everything is as it was.
+    #[error(
+        "the main thread of process {pid} did not come by a place where the helper can be started within {waited_ms} ms"
+    )]
+    NotReached {
+        /// The process.
+        pid: u32,
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// Somebody else's request waits in the interpreter's interface for remote debugging.
+    #[error("another request for remote debugging waits in process {pid}")]
+    RequestWaits {
+        /// The process.
+        pid: u32,
+    },
+    /// The script for the interpreter's interface could not be put where the process can read it.
+    #[error("no file could be put where process {pid} can read it")]
+    Script {
+        /// The process.
+        pid: u32,
+        /// The last folder's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A thread of the tracer could not be made, or ended early.
     #[error("the tracing thread could not run")]
     Worker,

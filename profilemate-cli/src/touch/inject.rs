@@ -7,16 +7,17 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
-use profilemate_common::page::{CODE_SIZE, DATA_SIZE, MEMFD_NAME};
+use profilemate_common::page::{CODE_SIZE, DATA_SIZE, LOG_OFFSET, LOG_SIZE, MEMFD_NAME};
 
 use super::Error;
 use super::check::{Filters, check_status, read_proc};
 use super::seccomp::{self, Call};
 use super::stopped::Stopped;
+use super::thread_id;
 use super::threads::with_stopped;
 use crate::sys::vm;
 
-const PAGE_SIZE: u64 = (CODE_SIZE + DATA_SIZE) as u64;
+const PAGE_SIZE: u64 = (LOG_OFFSET + LOG_SIZE) as u64;
 const MFD_CLOEXEC: u64 = 0x1;
 /// Known since 6.3, where a memfd may otherwise come without the permission to be executed.
 const MFD_EXEC: u64 = 0x10;
@@ -24,6 +25,7 @@ const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const READ_EXECUTE: u64 = (libc::PROT_READ | libc::PROT_EXEC) as u64;
 const RESERVE: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const REPLACE: u64 = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
+const REPLACE_SHARED: u64 = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
 
 /// A mapped page, still empty.
 pub(super) struct Mapped {
@@ -31,24 +33,28 @@ pub(super) struct Mapped {
     pub(super) memfd: OwnedFd,
     /// Inode of the memfd.
     pub(super) inode: u64,
+    /// Where threads of the process find their own id, see [`thread_id`].
+    pub(super) thread_id_offset: Option<u32>,
     /// For how long one thread stood, in nanoseconds.
     pub(super) stood_ns: u64,
 }
 
-/// Maps an empty page of [`CODE_SIZE`] and [`DATA_SIZE`] bytes into process `pid`.
+/// Maps an empty page, of [`CODE_SIZE`], [`DATA_SIZE`] and [`LOG_SIZE`] bytes, into process `pid`.
 pub(super) fn map(pid: u32) -> Result<Mapped, Error> {
     let filters = check_status(pid)?;
     let instruction = find_syscall_instruction(pid)?;
-    let ((base, memfd), stood_ns) = with_stopped(pid, |thread| {
+    let ((base, memfd, offset), stood_ns) = with_stopped(pid, |thread| {
         if filters == Filters::Ask {
             seccomp::ask(pid, thread.tid(), &planned_calls())?;
         }
-        Injection {
+        let offset = thread_id::offset(pid, thread);
+        let injection = Injection {
             pid,
             thread,
             instruction,
-        }
-        .map()
+        };
+        let (base, memfd) = injection.map()?;
+        Ok((base, memfd, offset))
     })?;
     let about = memfd.metadata().map_err(|_| Error::NotOurs {
         pid,
@@ -58,12 +64,13 @@ pub(super) fn map(pid: u32) -> Result<Mapped, Error> {
         base,
         inode: about.ino(),
         memfd: memfd.into(),
+        thread_id_offset: offset,
         stood_ns,
     })
 }
 
-/// The calls that [`Injection::map`] makes, as far as a filter can know them before.
-fn planned_calls() -> [Call; 6] {
+/// The calls that [`Injection::map`] makes, as far as a filter can know them before, and that of the page's code.
+fn planned_calls() -> [Call; 8] {
     let call = |number, args| Call { number, args };
     [
         call(
@@ -89,7 +96,19 @@ fn planned_calls() -> [Call; 6] {
                 CODE_SIZE as u64,
             ],
         ),
+        call(
+            libc::SYS_mmap,
+            [
+                0,
+                LOG_SIZE as u64,
+                READ_WRITE,
+                REPLACE_SHARED,
+                3,
+                LOG_OFFSET as u64,
+            ],
+        ),
         call(libc::SYS_close, [3, 0, 0, 0, 0, 0]),
+        call(libc::SYS_getpid, [0; 6]),
         call(libc::SYS_munmap, [0, PAGE_SIZE, 0, 0, 0, 0]),
     ]
 }
@@ -167,6 +186,19 @@ impl Injection<'_> {
                 CODE_SIZE as u64,
             ],
         )?;
+        let log = base + LOG_OFFSET as u64;
+        self.call(
+            "mmap",
+            libc::SYS_mmap,
+            [
+                log,
+                LOG_SIZE as u64,
+                READ_WRITE,
+                REPLACE_SHARED,
+                fd,
+                LOG_OFFSET as u64,
+            ],
+        )?;
         Ok(memfd)
     }
 }
@@ -199,7 +231,7 @@ fn open_memfd(pid: u32, tid: u32, fd: u64) -> Result<File, Error> {
 }
 
 /// Finds a `syscall` instruction in the process: in the vDSO, or else in any code it has mapped.
-fn find_syscall_instruction(pid: u32) -> Result<u64, Error> {
+pub(super) fn find_syscall_instruction(pid: u32) -> Result<u64, Error> {
     const SEARCHED: u64 = 4 << 20;
     let maps = read_proc(pid, "maps")?;
     let mut code: Vec<_> = maps.lines().filter_map(parse_code).collect();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
-use profilemate_common::page::{CODE_SIZE, DATA_SIZE, MEMFD_NAME};
+use profilemate_common::page::{CODE_SIZE, DATA_SIZE, LOG_OFFSET, LOG_SIZE, MEMFD_NAME};
 
 use super::Error;
 use super::check::read_proc;
@@ -16,6 +16,8 @@ pub(super) struct Mapping {
     pub(super) base: u64,
     /// Inode of the memfd.
     pub(super) inode: u64,
+    /// Whether the log follows the data.
+    pub(super) log: bool,
 }
 
 impl Mapping {
@@ -49,16 +51,21 @@ pub(super) fn mappings(pid: u32) -> Result<Vec<Mapping>, Error> {
 
 fn parse(maps: &str) -> Vec<Mapping> {
     let lines: Vec<Line> = maps.lines().filter_map(Line::parse).collect();
-    let pages = lines.windows(2).filter(|pair| {
+    let follows =
+        |line: &Line<'_>, before: &Line<'_>| line.start == before.end && line.inode == before.inode;
+    let pages = lines.windows(2).enumerate().filter(|(_, pair)| {
         let (code, data) = (&pair[0], &pair[1]);
         let code_fits = code.is(b"r-xp", 0, CODE_SIZE as u64);
         let data_fits = data.is(b"rw-p", CODE_SIZE as u64, DATA_SIZE as u64);
-        code_fits && data_fits && data.start == code.end && data.inode == code.inode
+        code_fits && data_fits && follows(data, code)
     });
     pages
-        .map(|pair| Mapping {
+        .map(|(at, pair)| Mapping {
             base: pair[0].start,
             inode: pair[0].inode,
+            log: lines.get(at + 2).is_some_and(|log| {
+                log.is(b"rw-s", LOG_OFFSET as u64, LOG_SIZE as u64) && follows(log, &pair[1])
+            }),
         })
         .collect()
 }
@@ -119,9 +126,23 @@ mod tests {
             parse(MAPS),
             [Mapping {
                 base: 0x7f00_0000_0000,
-                inode: 5
+                inode: 5,
+                log: false
             }]
         );
+    }
+
+    #[test]
+    fn a_log_is_what_follows_the_data_and_is_shared() {
+        let end = 0x7f00_0000_b000 + LOG_SIZE;
+        let log =
+            format!("7f000000b000-{end:x} rw-s 0000b000 00:01 5    /memfd:profilemate (deleted)\n");
+        let mut lines: Vec<&str> = MAPS.split_inclusive('\n').collect();
+        lines.insert(2, &log);
+        assert!(parse(&lines.concat())[0].log);
+        for (from, to) in [("rw-s", "rw-p"), ("0000b000 00:01 5", "0000b000 00:01 6")] {
+            assert!(!parse(&lines.concat().replace(from, to))[0].log);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod check;
 mod code;
 mod cost;
 mod error;
+mod log;
 mod mapping;
 mod page;
 mod redirect;
@@ -21,9 +22,13 @@ mod swap;
 #[cfg(target_arch = "x86_64")]
 mod inject;
 #[cfg(target_arch = "x86_64")]
+mod late;
+#[cfg(target_arch = "x86_64")]
 mod seccomp;
 #[cfg(target_arch = "x86_64")]
 mod stopped;
+#[cfg(target_arch = "x86_64")]
+mod thread_id;
 #[cfg(target_arch = "x86_64")]
 mod threads;
 
@@ -33,10 +38,25 @@ pub use code::{
 };
 pub use cost::stood_ns;
 pub use error::Error;
+#[cfg(target_arch = "x86_64")]
+pub use late::load;
+pub use log::PageLog;
 pub use page::MarkerPage;
 pub use redirect::{
     Redirect, Redirected, Refusal, Restored, VersionCache, VersionWrite, redirect, restore,
     restore_all,
 };
-pub use resident::{Resident, Serving, State};
+pub use resident::{Resident, Serving, State, Told};
 pub use swap::{Outcome, SwapRequest, Width, swap};
+
+/// Starts the helper in a process that runs already.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn load(
+    _pid: u32,
+    _entry: &crate::target::python::Entry,
+    _code: &str,
+) -> Result<(Resident, u64), Error> {
+    Err(Error::Architecture {
+        missing: "the injection of system calls",
+    })
+}

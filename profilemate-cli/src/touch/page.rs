@@ -8,10 +8,11 @@ use std::path::PathBuf;
 
 use bytemuck::{Pod, Zeroable};
 use profilemate_common::page::{
-    CODE_SIZE, DATA_SIZE, Head, MAGIC, MODE_OFF, Mode, SLOT_OFFSET, SLOT_STRIDE, SLOTS,
+    CODE_SIZE, Head, LOG_OFFSET, LOG_SIZE, MAGIC, MODE_OFF, Mode, SLOT_OFFSET, SLOT_STRIDE, SLOTS,
     SWAP_OFFSET, SWAPS, Slot, Swap, VERSION,
 };
 
+use super::log::PageLog;
 use super::mapping::{Mapping, mappings};
 use super::redirect::{Restored, restore_all};
 use super::{Error, code};
@@ -22,8 +23,7 @@ use crate::sys::{lock, vm};
 #[derive(Debug)]
 pub struct MarkerPage {
     pid: u32,
-    base: u64,
-    inode: u64,
+    mapping: Mapping,
     memfd: OwnedFd,
     stood_ns: Option<u64>,
     current: bool,
@@ -38,7 +38,7 @@ impl MarkerPage {
         let mut undone = Restored::default();
         let mut usable = None;
         for found in Self::find_all(pid)? {
-            let relative = held.iter().find(|page| page.inode == found.inode);
+            let relative = held.iter().find(|page| page.inode() == found.inode());
             let page = match relative {
                 Some(relative) => relative.inherited_by(pid)?.unwrap_or(found),
                 None => found,
@@ -66,12 +66,13 @@ impl MarkerPage {
             version: VERSION,
             slots: SLOTS as u32,
             original,
+            thread_id_offset: mapped.thread_id_offset.unwrap_or(0),
             ..Head::zeroed()
         };
         // The pages are mapped privately, and still shared with the file because nobody has written to them.
         let file = File::from(mapped.memfd);
         let written = file
-            .set_len((CODE_SIZE + DATA_SIZE) as u64)
+            .set_len((LOG_OFFSET + LOG_SIZE) as u64)
             .and_then(|()| file.write_all_at(code, 0))
             .and_then(|()| file.write_all_at(bytemuck::bytes_of(&head), CODE_SIZE as u64));
         written.map_err(|source| Error::Memory {
@@ -82,6 +83,7 @@ impl MarkerPage {
         let wanted = Mapping {
             base: mapped.base,
             inode: mapped.inode,
+            log: true,
         };
         if !mappings(pid)?.contains(&wanted) {
             return Err(Error::NotOurs {
@@ -118,15 +120,11 @@ impl MarkerPage {
 
     /// The same page in a forked child: the child has its own data, and the lock is shared.
     pub fn inherited_by(&self, child: u32) -> Result<Option<Self>, Error> {
-        let wanted = Mapping {
-            base: self.base,
-            inode: self.inode,
-        };
-        if !mappings(child)?.contains(&wanted) {
+        if !mappings(child)?.contains(&self.mapping) {
             return Ok(None);
         }
         let memfd = self.memfd.try_clone().map_err(Error::Lock)?;
-        Self::validated(child, wanted, memfd, None)
+        Self::validated(child, self.mapping, memfd, None)
     }
 
     /// Believes a mapping only if its data says what a page says. `None` if it is no page (yet).
@@ -138,8 +136,7 @@ impl MarkerPage {
     ) -> Result<Option<Self>, Error> {
         let mut page = Self {
             pid,
-            base: mapping.base,
-            inode: mapping.inode,
+            mapping,
             memfd,
             stood_ns,
             current: false,
@@ -197,12 +194,23 @@ impl MarkerPage {
 
     /// Address of the code in the process.
     pub fn base(&self) -> u64 {
-        self.base
+        self.mapping.base
     }
 
     /// Inode of the memfd. A forked child's page has the same.
     pub fn inode(&self) -> u64 {
-        self.inode
+        self.mapping.inode
+    }
+
+    /// A reader of the page's log, of what is written from now on; `None` if the page has no log, or its process does
+    /// not tell its threads apart by a known word. A forked child writes into the same log.
+    pub fn log(&self) -> Result<Option<PageLog>, Error> {
+        if !self.mapping.log || self.head()?.thread_id_offset == 0 {
+            return Ok(None);
+        }
+        let memfd = File::from(self.memfd.try_clone().map_err(Error::Lock)?);
+        let failed = |source| self.failed(self.base() + LOG_OFFSET as u64, source);
+        PageLog::new(memfd).map(Some).map_err(failed)
     }
 
     /// For how long one thread stood while the page was mapped, in nanoseconds; `None` if the page was found.
@@ -227,13 +235,13 @@ impl MarkerPage {
 
     /// Where a redirected `vectorcall` pointer of `slot` points to.
     pub fn vectorcall_address(&self, slot: u8) -> u64 {
-        self.base + code::vectorcall_stub(slot) as u64
+        self.base() + code::vectorcall_stub(slot) as u64
     }
 
     /// Where a C method (`METH_FASTCALL | METH_KEYWORDS`) that stands in for the slot's function points to. Set
     /// [`MarkerPage::set_callee`] before anybody can call it.
     pub fn method_address(&self, slot: u8) -> u64 {
-        self.base + code::method_stub(slot) as u64
+        self.base() + code::method_stub(slot) as u64
     }
 
     /// The head of the data.
@@ -341,7 +349,7 @@ impl MarkerPage {
     }
 
     fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), Error> {
-        let address = self.base + offset as u64;
+        let address = self.base() + offset as u64;
         vm::read(self.pid, address, into).map_err(|source| self.failed(address, source))
     }
 
@@ -353,7 +361,7 @@ impl MarkerPage {
     }
 
     fn write_data(&self, offset: usize, from: &[u8]) -> Result<(), Error> {
-        let address = self.base + (CODE_SIZE + offset) as u64;
+        let address = self.base() + (CODE_SIZE + offset) as u64;
         vm::write(self.pid, address, from).map_err(|source| self.failed(address, source))
     }
 
@@ -380,6 +388,7 @@ struct Mapped {
     base: u64,
     memfd: OwnedFd,
     inode: u64,
+    thread_id_offset: Option<u32>,
     stood_ns: u64,
 }
 

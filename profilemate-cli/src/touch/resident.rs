@@ -53,6 +53,20 @@ pub struct State {
     /// Why it samples routers no longer.
     #[serde(default)]
     pub sampling: Option<String>,
+    /// What became of each method of the plans.
+    #[serde(default)]
+    pub methods: Vec<Told>,
+}
+
+/// What a helper says of one method.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Told {
+    /// Its module.
+    pub module: String,
+    /// Its name there.
+    pub qualname: Option<String>,
+    /// Why it was not bound, if so.
+    pub reason: Option<String>,
 }
 
 /// A helper that was found in a process.
@@ -187,6 +201,17 @@ impl Serving {
             now.serial > state.serial && now.state == "bound"
         });
         Ok(told.and_then(|now| now.sampling))
+    }
+
+    /// The methods that it has not bound, as far as it has come to them, and why.
+    pub fn refused(&self) -> Vec<Told> {
+        let told = self
+            .resident
+            .state()
+            .map_or_else(Vec::new, |state| state.methods);
+        told.into_iter()
+            .filter(|told| told.reason.is_some())
+            .collect()
     }
 
     fn wait(&self, patience: Duration, good: impl Fn(&State) -> bool) -> Option<State> {

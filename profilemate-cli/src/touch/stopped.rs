@@ -81,7 +81,9 @@ impl Stopped {
         }
         loop {
             match wait_until(tid, until) {
-                Ok(Some((Stop::Event, since_ns))) => return Self::take(pid, tid, since_ns),
+                Ok(Some((Stop::Event | Stop::Group, since_ns))) => {
+                    return Self::take(pid, tid, since_ns);
+                }
                 // The signal was first; it is delivered, and the interrupt is still to come.
                 Ok(Some((Stop::Signal(signal), _))) => {
                     if ptrace::resume(tid, signal).is_err() {
@@ -154,9 +156,23 @@ impl Stopped {
         Ok(Attempt::Stopped(Box::new(stopped)))
     }
 
+    /// Takes over a thread that stands because of a breakpoint of ours, whose signal it will not see.
+    pub(super) fn at_breakpoint(pid: u32, tid: u32, since_ns: u64) -> Result<Attempt, Error> {
+        let mut attempt = Self::take(pid, tid, since_ns)?;
+        if let Attempt::Stopped(stopped) = &mut attempt {
+            stopped.at_signal = true;
+        }
+        Ok(attempt)
+    }
+
     /// The thread.
     pub(super) fn tid(&self) -> u32 {
         self.tid
+    }
+
+    /// Its thread pointer.
+    pub(super) fn thread_pointer(&self) -> u64 {
+        self.saved.fs_base
     }
 
     /// Makes one system call at the `syscall` instruction at `instruction`, and returns its result.
@@ -209,8 +225,48 @@ impl Stopped {
         self.run(registers, ptrace::resume)
     }
 
+    /// Calls the C function at `function` on the thread's own stack, and returns what it returns. It returns to the
+    /// breakpoint instruction at `back`.
+    pub(super) fn call_function(
+        &mut self,
+        function: u64,
+        argument: u64,
+        back: u64,
+    ) -> Result<u64, Error> {
+        /// What a function may use below its stack pointer, and room.
+        const RED_ZONE: u64 = 1024;
+        /// Trap, direction and resume flag: as the calling convention wants them.
+        const FLAGS: u64 = 1 << 8 | 1 << 10 | 1 << 16;
+        let (pid, tid) = (self.pid, self.tid);
+        let mut registers = self.saved;
+        // Where a call would have left it: eight bytes below a multiple of sixteen.
+        registers.rsp = (registers.rsp.wrapping_sub(RED_ZONE) & !15).wrapping_sub(8);
+        vm::write(pid, registers.rsp, &back.to_ne_bytes()).map_err(|source| Error::Memory {
+            pid,
+            address: registers.rsp,
+            source,
+        })?;
+        registers.rip = function;
+        registers.rdi = argument;
+        registers.rax = 0;
+        registers.orig_rax = u64::MAX;
+        registers.eflags &= !FLAGS;
+        let signal = match self.run(registers, ptrace::resume)? {
+            Landing::Trap(result) => {
+                let landed = ptrace::registers(tid).is_ok_and(|now| now.rip == back + 1);
+                if landed {
+                    return Ok(result);
+                }
+                libc::SIGTRAP
+            }
+            Landing::Fault => libc::SIGSEGV,
+        };
+        Err(Error::Unexpected { tid, signal })
+    }
+
     /// There is no deadline here: a thread that runs our instructions must not be let go before it has left them.
-    /// They are a few, and every one ends.
+    /// Every one of them ends; a function that is called may have to wait for the interpreter's lock, as the thread
+    /// would have had to.
     fn run(
         &mut self,
         registers: Registers,
@@ -235,7 +291,7 @@ impl Stopped {
             let signal = match stop {
                 Stop::Signal(signal) => signal,
                 // A notice (of a group stop, or of its end), after which the thread is to go on.
-                Stop::Event => {
+                Stop::Event | Stop::Group => {
                     self.at_signal = false;
                     continue;
                 }

@@ -108,6 +108,7 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
                 ("blocks", Int),
                 ("free_blocks", Int),
                 ("encoder_evictions", Int),
+                ("asynchronous", Bool),
             ])
             .collect(),
         "scheduler.preempt" => vec![

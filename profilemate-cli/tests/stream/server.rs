@@ -91,6 +91,7 @@ pub(crate) fn queues() -> Values {
         ("max_tokens", V::Int(1_000)),
         ("blocks", V::Int(101)),
         ("free_blocks", V::Int(75)),
+        ("asynchronous", V::Bool(false)),
     ]
 }
 

@@ -23,7 +23,7 @@ pub const KIND_FRAME_WALKED: u16 = 3;
 /// Frames of one walk that are looked at, at most.
 pub const FRAMES: u32 = 64;
 /// Frames of one walk that are told, at most.
-pub const TOLD: u32 = 3;
+pub const TOLD: u32 = 4;
 /// Set in a target's number where nothing further out is wanted.
 pub const TARGET_LAST: u32 = 1 << 31;
 

@@ -1,11 +1,11 @@
 //! A driver function was called, or returned.
 //!
-//! What a thread has done and which of its calls have begun stands in its entry of `THREADS`. Only the thread itself
-//! writes there, so nothing needs to be atomic. A call and its end are matched by the stack pointer: a call whose
-//! frame was left without a return (`longjmp`) is dropped when a later one shows that its frame is gone.
+//! What a thread has done and which of its calls have begun stands in its entry (`seat`). A call and its end are matched
+//! by the stack pointer: a call whose frame was left without a return (`longjmp`) is dropped when a later one shows
+//! that its frame is gone.
 
 use super::registers::{self, Entry};
-use super::{Count, DRIVER_CALLS, EVENTS, NEW_THREAD, THREADS, add_one, count, walk};
+use super::{Count, DRIVER_CALLS, EVENTS, add_one, count, seat, walk};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::{
@@ -27,37 +27,60 @@ const FLAGS: u64 = BPF_RB_NO_WAKEUP as u64;
 fn driver_called(ctx: ProbeContext) -> u32 {
     // SAFETY: the helper takes the context of a uprobe.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    begun(&ctx, cookie, bpf_get_current_pid_tgid());
+    0
+}
+
+/// A driver function ends whose end is told.
+#[uretprobe]
+#[inline(always)]
+fn driver_returned(ctx: RetProbeContext) -> u32 {
+    // SAFETY: the helper takes the context of a uprobe.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    // SAFETY: the function has returned.
+    let (result, stack) = unsafe { registers::returned(ctx.regs) };
+    ended(cookie, bpf_get_current_pid_tgid(), result, stack);
+    0
+}
+
+/// A call begins; whether its end is to be told.
+#[inline(always)]
+pub(super) fn begun(ctx: &ProbeContext, cookie: u64, ids: u64) -> bool {
     let function = cookie as u8;
     if let Some(calls) = DRIVER_CALLS.get_ptr_mut(u32::from(function) & (FUNCTIONS as u32 - 1)) {
         // SAFETY: the pointer is to an aligned value of a map, which lives as long as the program.
         unsafe { add_one(calls) }
     }
-    let ids = bpf_get_current_pid_tgid();
-    let Some(thread) = thread(ids) else {
+    let Some(thread) = seat::take(ids) else {
         count(Count::DriverFiltered);
-        return 0;
+        return false;
     };
     // SAFETY: a value of a map, which only this thread uses.
     let thread = unsafe { &mut *thread };
-    let entry = registers::entry(&ctx);
+    let entry = registers::entry(ctx);
     let told = (cookie >> 8) as u8;
     if told == Told::Counted as u8 {
         count_call(thread, cookie, &entry);
         count(Count::DriverCounted);
-        // SAFETY: the helper takes nothing.
-        walk::at_driver(&ctx, function, unsafe { bpf_ktime_get_ns() });
-        return 0;
+        if walk::is_on() {
+            // SAFETY: the helper takes nothing.
+            walk::at_driver(ctx, thread, function, unsafe { bpf_ktime_get_ns() });
+        }
+        return false;
     }
     if told == Told::AtReturn as u8 {
         let opened = open(thread, cookie, &entry);
         count(opened);
-        if let Count::DriverOpened = opened {
+        let Count::DriverOpened = opened else {
+            return false;
+        };
+        if walk::is_on() {
             // The call that has been put there last.
             // SAFETY: within the array.
             let entry_ns = unsafe { (*at(thread, thread.depth - 1)).entry_ns };
-            walk::at_driver(&ctx, function, entry_ns);
+            walk::at_driver(ctx, thread, function, entry_ns);
         }
-        return 0;
+        return true;
     }
     count_call(thread, cookie, &entry);
     // SAFETY: the helper takes nothing.
@@ -68,54 +91,40 @@ fn driver_called(ctx: ProbeContext) -> u32 {
         entry_ns: now,
         args: [entry.args[0], entry.args[1], entry.args[2]],
     };
-    tell(ids, &call, PHASE_ENTRY, now, 0, 0, thread);
-    walk::at_driver(&ctx, function, now);
-    0
+    let told = tell(ids, &call, PHASE_ENTRY, now, 0, 0, thread);
+    count(if told {
+        Count::DriverSubmitted
+    } else {
+        Count::DriverLost
+    });
+    if walk::is_on() {
+        walk::at_driver(ctx, thread, function, now);
+    }
+    false
 }
 
-/// A driver function ends whose end is told.
-#[uretprobe]
+/// A call ends whose end is told.
 #[inline(always)]
-fn driver_returned(ctx: RetProbeContext) -> u32 {
-    // SAFETY: the helper takes the context of a uprobe.
-    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
-    let ids = bpf_get_current_pid_tgid();
-    let Some(thread) = THREADS.get_ptr_mut(ids as u32) else {
-        return 0;
+pub(super) fn ended(cookie: u64, ids: u64, result: u64, stack: u64) {
+    let Some(thread) = seat::find(ids) else {
+        return;
     };
     // SAFETY: a value of a map, which only this thread uses.
     let thread = unsafe { &mut *thread };
-    let (result, stack) = registers::returned(&ctx);
     let Some(call) = close(thread, cookie, stack) else {
         // It began before it was probed, or was not to be told.
-        return 0;
+        return;
     };
-    count(Count::DriverClosed);
     let result = u64::from(result as u32);
     let out = if result == 0 { out(&call) } else { 0 };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    tell(ids, &call, PHASE_RETURN, now, result, out, thread);
-    0
-}
-
-/// The entry of the current thread; a new one if it has none.
-#[inline(always)]
-fn thread(ids: u64) -> Option<*mut Thread> {
-    let (pid, tid) = ((ids >> 32) as u32, ids as u32);
-    if let Some(thread) = THREADS.get_ptr_mut(tid) {
-        // SAFETY: a value of a map, which only this thread uses.
-        if unsafe { (*thread).pid } == pid {
-            return Some(thread);
-        }
-    }
-    // No entry, or that of an ended thread of another process.
-    let empty = NEW_THREAD.get(0)?;
-    THREADS.insert(tid, empty, 0).ok()?;
-    let thread = THREADS.get_ptr_mut(tid)?;
-    // SAFETY: as above.
-    unsafe { (*thread).pid = pid };
-    Some(thread)
+    let told = tell(ids, &call, PHASE_RETURN, now, result, out, thread);
+    count(if told {
+        Count::DriverEnded
+    } else {
+        Count::DriverEndLost
+    });
 }
 
 /// Adds a call to its thread's totals.
@@ -259,12 +268,19 @@ fn out(call: &Open) -> u64 {
     word(pointer)
 }
 
-/// Puts a record of the call into the ring buffer.
+/// Puts a record of the call into the ring buffer; whether there was room.
 #[inline(always)]
-fn tell(ids: u64, call: &Open, phase: u8, ts_ns: u64, result: u64, out: u64, thread: &Thread) {
+fn tell(
+    ids: u64,
+    call: &Open,
+    phase: u8,
+    ts_ns: u64,
+    result: u64,
+    out: u64,
+    thread: &Thread,
+) -> bool {
     let Some(mut record) = EVENTS.reserve::<DriverCalled>(0) else {
-        count(Count::DriverLost);
-        return;
+        return false;
     };
     record.write(DriverCalled {
         kind: KIND_DRIVER_CALLED,
@@ -282,5 +298,5 @@ fn tell(ids: u64, call: &Open, phase: u8, ts_ns: u64, result: u64, out: u64, thr
         totals: thread.totals,
     });
     record.submit(FLAGS);
-    count(Count::DriverSubmitted);
+    true
 }

@@ -4,19 +4,21 @@ mod driver_called;
 mod machine;
 mod method_called;
 mod registers;
+mod seat;
+mod session;
 mod walk;
 mod workplace;
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
 use machine::Workplace;
 use profilemate_common::driver::{FUNCTIONS, Thread};
 use profilemate_common::path::Program;
 use profilemate_common::python::KernelLayout;
 use profilemate_common::walk::{StackLayout, Target};
 use profilemate_ebpf::{
-    LAYOUT_COUNT, PAGE_COUNT, PART_COUNT, PROGRAM_COUNT, STACK_COUNT, TARGET_COUNT, THREAD_COUNT,
-    WALKED_COUNT, WORKPLACE_COUNT,
+    LAYOUT_COUNT, PAGE_COUNT, PART_COUNT, PROGRAM_COUNT, SEAT_COUNT, STACK_COUNT, TARGET_COUNT,
+    THREAD_COUNT, WORKPLACE_COUNT,
 };
 
 /// Records. The loader sets the size.
@@ -44,10 +46,16 @@ static STACKS: HashMap<u32, StackLayout> = HashMap::with_max_entries(STACK_COUNT
 /// Their catalogued code objects.
 #[map]
 static TARGETS: HashMap<Target, u32> = HashMap::with_max_entries(TARGET_COUNT, 0);
-/// By thread: when its stack was walked last.
+/// Whether any process is walked.
 #[map]
-static WALKED: LruHashMap<u32, walk::Last> = LruHashMap::with_max_entries(WALKED_COUNT, 0);
+static WALKING: Array<u32> = Array::with_max_entries(1, 0);
 /// Threads that called driver functions.
+#[map]
+static SEATS: Array<Thread> = Array::with_max_entries(SEAT_COUNT, 0);
+/// Who has which place among them.
+#[map]
+static OWNERS: HashMap<u32, u32> = HashMap::with_max_entries(SEAT_COUNT, 0);
+/// Threads whose places were taken.
 #[map]
 static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(THREAD_COUNT, 0);
 /// What an entry of [`THREADS`] is at first: too big to be made on a program's stack beside the rest.
@@ -56,6 +64,9 @@ static NEW_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
 /// Calls of driver functions, by function.
 #[map]
 static DRIVER_CALLS: PerCpuArray<u64> = PerCpuArray::with_max_entries(FUNCTIONS as u32, 0);
+/// What was heard of a link that is tried out.
+#[map]
+static TRIED: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 /// The ledger, see [`Count`].
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(profilemate_ebpf::COUNTS, 0);
@@ -73,7 +84,8 @@ enum Count {
     DriverFiltered = profilemate_ebpf::COUNT_DRIVER_FILTERED,
     DriverCounted = profilemate_ebpf::COUNT_DRIVER_COUNTED,
     DriverOpened = profilemate_ebpf::COUNT_DRIVER_OPENED,
-    DriverClosed = profilemate_ebpf::COUNT_DRIVER_CLOSED,
+    DriverEnded = profilemate_ebpf::COUNT_DRIVER_ENDED,
+    DriverEndLost = profilemate_ebpf::COUNT_DRIVER_END_LOST,
 }
 
 /// Adds one to a count. Atomically, because another program of ours may interrupt this one on the same CPU.

@@ -1,6 +1,7 @@
 //! What the processor's registers hold: at the marker page's probed instruction, and where a C function begins and ends.
 
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::programs::ProbeContext;
 
 /// A pass through the probed instruction.
 #[derive(Clone, Copy)]
@@ -86,11 +87,26 @@ pub(super) fn entry(ctx: &ProbeContext) -> Entry {
     };
 }
 
-/// What a C function returned, and the stack pointer that it was entered with.
+/// Address of the instruction at which the thread is.
 #[inline(always)]
-pub(super) fn returned(ctx: &RetProbeContext) -> (u64, u64) {
+pub(super) fn instruction(ctx: &ProbeContext) -> u64 {
     // SAFETY: the kernel hands the program a valid `pt_regs`.
     let regs = unsafe { &*ctx.regs };
+    #[cfg(any(bpf_target_arch = "x86_64", target_arch = "x86_64"))]
+    return regs.rip;
+    #[cfg(any(bpf_target_arch = "aarch64", target_arch = "aarch64"))]
+    return regs.pc;
+}
+
+/// What a C function returned, and the stack pointer that it was entered with.
+///
+/// # Safety
+///
+/// `regs` is what the kernel hands a program whose function has returned.
+#[inline(always)]
+pub(super) unsafe fn returned(regs: *const pt_regs) -> (u64, u64) {
+    // SAFETY: as the caller says.
+    let regs = unsafe { &*regs };
     #[cfg(any(bpf_target_arch = "x86_64", target_arch = "x86_64"))]
     // The return address has been taken off the stack.
     return (regs.rax, regs.rsp.wrapping_sub(8));

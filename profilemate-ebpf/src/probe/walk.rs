@@ -7,14 +7,13 @@
 use super::machine::{KernelMachine, RECORD_AT, Workplace};
 use super::method_called::{FLAGS, go_on};
 use super::registers::Mark;
-use super::{Count, EVENTS, PARTS, PROGRAMS, STACKS, TARGETS, WALKED, count, workplace};
-use aya_ebpf::bindings::BPF_ANY;
+use super::{Count, EVENTS, PARTS, PROGRAMS, STACKS, TARGETS, WALKING, count, workplace};
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel,
 };
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use profilemate_common::driver::Function;
+use profilemate_common::driver::{Function, Thread};
 use profilemate_common::path::eval;
 use profilemate_common::record::{
     CLASS_BARE, CLASS_FIELDS, FIELDS, Fields, PHASE_ENTRY, STATUS_CHANGED,
@@ -27,16 +26,6 @@ use profilemate_ebpf::{PART_FRAME, PART_STACK};
 
 /// A thread's launches of kernels are walked at most this often, unless it has waited for the GPU in between.
 const PAUSE_NS: u64 = 1_000_000;
-
-/// When a thread's stack was walked last.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(super) struct Last {
-    /// `CLOCK_MONOTONIC`.
-    at_ns: u64,
-    /// Whether it has waited for the GPU since a launch of a kernel was walked.
-    waited: u64,
-}
 
 /// A walk under way.
 #[derive(Clone, Copy)]
@@ -71,13 +60,17 @@ fn stack_probed(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Whether any process is walked.
+#[inline(always)]
+pub(super) fn is_on() -> bool {
+    WALKING.get(0).is_some_and(|walking| *walking != 0)
+}
+
 /// Walks the stack of the thread that calls the driver's `function`, if its process is walked and the call is one of
 /// few: everything but launches of kernels, and of those the first after the thread has waited for the GPU, and one
 /// in each [`PAUSE_NS`]. Does not return if it walks.
 #[inline(always)]
-pub(super) fn at_driver(ctx: &ProbeContext, function: u8, entry_ns: u64) {
-    let ids = bpf_get_current_pid_tgid();
-    let thread = ids as u32;
+pub(super) fn at_driver(ctx: &ProbeContext, thread: &mut Thread, function: u8, entry_ns: u64) {
     let is = |other: Function| function == other as u8;
     let waits = is(Function::StreamSynchronize)
         || is(Function::EventSynchronize)
@@ -91,25 +84,19 @@ pub(super) fn at_driver(ctx: &ProbeContext, function: u8, entry_ns: u64) {
     {
         return;
     }
-    // SAFETY: only looked at.
-    if unsafe { STACKS.get(&((ids >> 32) as u32)) }.is_none() {
+    if is_kernel
+        && thread.waited == 0
+        && thread.walked_ns != 0
+        && entry_ns.wrapping_sub(thread.walked_ns) < PAUSE_NS
+    {
         return;
     }
-    // SAFETY: the value is copied at once; another CPU never runs this thread meanwhile.
-    let last = unsafe { WALKED.get(&thread) }.copied();
-    let mut waited = waits;
-    if let Some(last) = last {
-        if is_kernel && last.waited == 0 && entry_ns.wrapping_sub(last.at_ns) < PAUSE_NS {
-            return;
-        }
-        waited |= last.waited != 0 && !is_kernel;
+    // SAFETY: only looked at.
+    if unsafe { STACKS.get(&thread.pid) }.is_none() {
+        return;
     }
-    let now = Last {
-        at_ns: entry_ns,
-        waited: u64::from(waited),
-    };
-    // A map that is full for a moment costs a walk more than needed.
-    let _ = WALKED.insert(&thread, &now, BPF_ANY as u64);
+    thread.waited = u32::from(waits || (thread.waited != 0 && !is_kernel));
+    thread.walked_ns = entry_ns;
     begin(ctx, function, entry_ns);
 }
 

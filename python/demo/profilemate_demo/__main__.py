@@ -23,7 +23,7 @@ def parse(arguments):
     add("--blocks", type=int, default=64, help="blocks of key-value memory, of 16 tokens each (default 64)")
     add("--max-num-seqs", type=int, default=8, help="requests running at once (default 8)")
     add("--max-tokens-per-step", type=int, default=64, help="tokens computed in one step (default 64)")
-    add("--workers", type=int, default=1, choices=range(1, 5), help="worker processes (default 1)")
+    add("--workers", type=int, default=1, choices=range(1, 9), help="worker processes (default 1)")
     add("--no-gap", action="store_true", help="no pauses: the next request comes as soon as there is room")
     add("--print-truth", metavar="FILE", help="append the true values of each step to FILE, as JSON lines")
     add("--output-tokens", metavar="FILE", help="write all generated tokens to FILE, as JSON lines")

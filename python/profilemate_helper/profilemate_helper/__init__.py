@@ -5,7 +5,8 @@ It is for what cannot be done from outside: CPython 3.11, which calls Python fun
 program.
 
 Three ways lead to `start`: a `sitecustomize` on PYTHONPATH, a `.pth` line in site-packages, and vLLM's own plugin
-entry point (`plugin`). What happens then is the same:
+entry point (`plugin`). A fourth, `load`, is taken in a program that runs already, if the user asks the tracer for it.
+What happens then is the same:
 
 - started by the tracer (PROFILEMATE_PAGE names a plan): the plan's methods are bound as their modules are imported;
 - else the helper waits until vLLM is imported, and then for a tracer (`resident`). Until a tracer comes no method is
@@ -39,6 +40,16 @@ def start():
 def plugin():
     """vLLM's entry point `vllm.general_plugins`: called in each of its processes, where vLLM is imported already."""
     start()
+
+
+def load():
+    """Makes the helper resident now: a tracer has started it in a program that runs already. May raise."""
+    if os.environ.get("VLLM_ENABLE_PROFILING") == "0":
+        raise RuntimeError("VLLM_ENABLE_PROFILING=0 forbids it")
+    from . import resident
+
+    resident.settle()
+    say("started by a tracer")
 
 
 def say(text):

@@ -7,11 +7,12 @@ descriptor cannot do is look like a Python function: it has no `__code__`, `__gl
 for which that is known to matter is left alone.
 """
 
+import _thread
 import ctypes
 import inspect
 import types
 
-from .page import Page, Unavailable
+from .page import Absent, Page, Unavailable
 
 METH_FASTCALL_KEYWORDS = 0x80 | 0x02
 # Attributes that a wrapper has by being one, and that no caller asks for.
@@ -41,10 +42,19 @@ class Binder:
         self.made = {}
         # What stands in a class or module now: (holder, name, function, callable).
         self.standing = []
+        self.forked()
+
+    def forked(self):
+        """Another thread that was at work when this process was forked is not in it."""
+        self.lock = _thread.allocate_lock()
 
     def bind(self, plan, name, module, qualname):
-        """Binds one method if that is safe, and reports. Raises only what is not foreseen."""
+        """Binds one method if that is safe, and reports it by its name. Whether it is worth to try again later."""
         slot = reason = None
+        again = False
+        # The thread that waits for tracers and one that imports may come at the same time. Not for ever: rather a
+        # method less than a server that stands.
+        held = self.lock.acquire(timeout=5)
         try:
             holder, last = find_holder(module, qualname)
             slot = self._slot_of(holder, last)
@@ -52,8 +62,16 @@ class Binder:
                 function = check(holder, last)
                 slot = self._replace(plan, holder, last, function)
         except Unavailable as error:
+            again = isinstance(error, Absent)
             reason = str(error)
+        except Exception as error:
+            again = True
+            reason = "the helper failed: %r" % (error,)
+        finally:
+            if held:
+                self.lock.release()
         plan.report(module=name, qualname=qualname, slot=slot, reason=reason)
+        return again
 
     def release(self):
         """Puts the functions back. What somebody else has replaced since then is left alone."""
@@ -122,9 +140,9 @@ def find_holder(module, qualname):
     for part in path:
         holder = vars(holder).get(part)
         if not isinstance(holder, type):
-            raise Unavailable("there is no class `%s` in the module" % part)
+            raise Absent("there is no class `%s` in the module" % part)
     if last not in vars(holder):
-        raise Unavailable("there is no `%s` in it" % qualname)
+        raise Absent("there is no `%s` in it" % qualname)
     return holder, last
 
 

@@ -6,6 +6,9 @@ the module's loader for the one moment in which the module is executed. Afterwar
 
 import sys
 
+# How often what failed is tried again while nothing is imported.
+TRIES = 25
+
 
 def install(listener):
     """Tells `listener` of the modules that it watches, also of those that are there already. One of a kind."""
@@ -55,6 +58,9 @@ class Methods:
         self.active = forced
         self.waiting = {}
         self.watched = set(plan.methods) | {"vllm"}
+        # What was not there when its module came, or failed: (module's name, name) and the module.
+        self.failed = {}
+        self.tries = TRIES
 
     def imported(self, name, module):
         """A watched module is complete. Never raises."""
@@ -65,6 +71,7 @@ class Methods:
                 for other, known in waiting.items():
                     self._bind(other, known)
             if self.active:
+                self._again()
                 self._bind(name, module)
             else:
                 self.waiting[name] = module
@@ -78,7 +85,21 @@ class Methods:
 
             self.binder = Binder()
         for qualname in self.plan.methods.get(name, ()):
-            self.binder.bind(self.plan, name, module, qualname)
+            if self.binder.bind(self.plan, name, module, qualname):
+                self.failed[name, qualname] = module
+
+    def _again(self):
+        for (name, qualname), module in list(self.failed.items()):
+            if not self.binder.bind(self.plan, name, module, qualname):
+                self.failed.pop((name, qualname), None)
+
+    def retry(self):
+        """Tries again what was not there or failed, a few times. Gives whether anything was tried."""
+        if not self.failed or self.tries == 0:
+            return False
+        self.tries -= 1
+        self._again()
+        return True
 
 
 class Finder:

@@ -6,7 +6,7 @@ import struct
 import sys
 
 # Where a function object keeps its `vectorcall`, by version. An unknown version is not guessed at.
-VECTORCALL = {(3, 10): 120, (3, 11): 120, (3, 12): 128, (3, 13): 128}
+VECTORCALL = {(3, 10): 120, (3, 11): 120, (3, 12): 128, (3, 13): 128, (3, 14): 136}
 
 MEMFD = "profilemate"
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
@@ -21,6 +21,10 @@ SLOT_CALLEE = 48
 
 class Unavailable(Exception):
     """There can be no page here, and why."""
+
+
+class Absent(Unavailable):
+    """What was looked for is not there. It may yet come."""
 
 
 class Page:

@@ -38,7 +38,8 @@ class Plan:
         self.report_path = plan.get("report")
         self.resident = bool(plan.get("resident"))
         self.sample = plan.get("sample")
-        self.lines = []
+        # What was said last of each method.
+        self.said = {}
         for name in NUMBERS:
             value = plan[name]
             if not isinstance(value, int) or not 0 <= value < 1 << 64:
@@ -59,8 +60,10 @@ class Plan:
 
     def report(self, **line):
         """Tells the tracer. Best effort: a full disk is not the program's business."""
-        self.lines.append(line)
-        if self.report_path is None:
+        key = line["module"], line["qualname"]
+        news = self.said.get(key) != line
+        self.said[key] = line
+        if self.report_path is None or not news:
             return
         try:
             fd = os.open(self.report_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

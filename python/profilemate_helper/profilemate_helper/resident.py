@@ -94,6 +94,8 @@ class Resident:
             return
         for fd in (self.reader, self.writer, self.memfd):
             os.close(fd)
+        if self.binder is not None:
+            self.binder.forked()
         self.begin()
 
     def watch_own_lock(self):
@@ -120,6 +122,8 @@ class Resident:
                 elif self.sampler is not None and time.monotonic() >= self.due:
                     self.due = time.monotonic() + TELL_SEC
                     self.tell_samples()
+                elif self.listener is not None and self.listener.retry():
+                    self.tell("bound", lines=self.listener.plan.said.values())
         except BaseException:
             # The interpreter ends, or is out of memory. Functions stay as they are: that is safe.
             return
@@ -153,7 +157,7 @@ class Resident:
         except Exception as error:
             self.tell("failed", "%s: %s" % (type(error).__name__, error))
         else:
-            self.tell("bound", lines=self.listener.plan.lines)
+            self.tell("bound", lines=self.listener.plan.said.values())
 
     def message(self):
         magic, length = HEAD.unpack(self.exactly(HEAD.size))
@@ -209,7 +213,7 @@ class Resident:
             self.sampler.fail(error)
         if self.sampler.failure != self.sample_failure:
             self.sample_failure = self.sampler.failure
-            self.tell("bound", lines=self.listener.plan.lines)
+            self.tell("bound", lines=self.listener.plan.said.values())
 
     def end_sampling(self):
         """Tells the last sums, and puts the routers back."""

@@ -1,7 +1,7 @@
 //! Nothing of a probe is in any process but the one that it was meant for.
 
 use super::rig::{Rig, plan};
-use profilemate::attach::detach_drivers;
+use profilemate::attach::{Way, detach_drivers};
 use profilemate::target::cuda::Library;
 use profilemate_common::driver::Function;
 use profilemate_tests::cuda::{self, Caller};
@@ -42,24 +42,21 @@ fn another_process_that_maps_the_library_has_no_breakpoint() {
     if !root() {
         return;
     }
-    for one_by_one in [false, true] {
+    for way in Way::ALL {
         let (mut target, mut other) = (
             Caller::start(&cuda::library()),
             Caller::start(&cuda::library()),
         );
         let plain = site_byte(target.pid());
         assert_ne!(plain, INT3);
-        let mut rig = Rig::new(1 << 16);
-        if one_by_one {
-            rig.kernel.attach_one_by_one();
-        }
+        let mut rig = Rig::with(1 << 16, way);
         let (link, _) = rig.attach_some(&cuda::library(), target.pid(), |site| {
             site.symbol == "cuGraphLaunch"
         });
-        assert_eq!(site_byte(target.pid()), INT3, "one by one: {one_by_one}");
-        assert_eq!(site_byte(other.pid()), plain, "one by one: {one_by_one}");
+        assert_eq!(site_byte(target.pid()), INT3, "{way:?}");
+        assert_eq!(site_byte(other.pid()), plain, "{way:?}");
         let mut late = Caller::start(&cuda::library());
-        assert_eq!(site_byte(late.pid()), plain, "one by one: {one_by_one}");
+        assert_eq!(site_byte(late.pid()), plain, "{way:?}");
         for caller in [&mut target, &mut other, &mut late] {
             caller.call("cuGraphLaunch 100 0 0");
         }

@@ -8,7 +8,7 @@ mod rig;
 
 use std::collections::BTreeMap;
 
-use profilemate::attach::detach_drivers;
+use profilemate::attach::{Way, detach_drivers};
 use profilemate_common::driver::Function;
 use profilemate_common::record::{PHASE_ENTRY, PHASE_RETURN};
 use profilemate_tests::cuda::{self, Caller};
@@ -83,18 +83,15 @@ fn every_call_of_the_stand_in_is_counted_and_told() {
     if !root() {
         return;
     }
-    for one_by_one in [false, true] {
+    for way in Way::ALL {
         let mut caller = Caller::start(&cuda::library());
         // Width and height of the copy that place 3 describes.
         caller.ask("set 3 14 100");
         caller.ask("set 3 15 7");
-        let mut rig = Rig::new(1 << 20);
-        if one_by_one {
-            rig.kernel.attach_one_by_one();
-        }
+        let mut rig = Rig::with(1 << 20, way);
         // One by one, the kernel takes 110 ms to detach each: only what the story calls.
         let (link, plan) = rig.attach_some(&cuda::library(), caller.pid(), |site| {
-            !one_by_one
+            way != Way::OneByOne
                 || STORY
                     .iter()
                     .any(|(what, _)| what.split(' ').next() == Some(&site.symbol))
@@ -122,7 +119,7 @@ fn every_call_of_the_stand_in_is_counted_and_told() {
             (Function::CaptureStatus, 2),
             (Function::GraphExecDestroy, 1),
         ]);
-        assert_eq!(rig.calls(), expected, "one by one: {one_by_one}");
+        assert_eq!(rig.calls(), expected, "{way:?}");
         assert_eq!(caller.counted()["cuGraphLaunch"], 16, "five of them unseen");
         check_records(&mut rig, caller.pid());
         rig.assert_exact();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use profilemate::attach::{DriverLink, DriverSite, Kernel, Options, Reader};
+use profilemate::attach::{DriverLink, DriverSite, Kernel, Options, Reader, Way};
 use profilemate::plan::driver::{self, DriverPlan, LibraryPlan};
 use profilemate::plan::site::KernelFacts;
 use profilemate::target::cuda::Library;
@@ -18,7 +18,16 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(ring_bytes: u32) -> Self {
-        let mut kernel = Kernel::load(Options { ring_bytes }).unwrap();
+        Self::with(ring_bytes, Way::Session)
+    }
+
+    /// One that attaches driver probes in no better way than this.
+    pub(crate) fn with(ring_bytes: u32, drivers: Way) -> Self {
+        let options = Options {
+            ring_bytes,
+            drivers,
+        };
+        let mut kernel = Kernel::load(options).unwrap();
         let ring = kernel.ring().unwrap();
         Self {
             kernel,

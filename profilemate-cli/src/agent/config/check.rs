@@ -9,12 +9,74 @@ fn refused(condition: bool, text: impl FnOnce() -> String) -> Result<(), Error> 
     Ok(())
 }
 
+/// Scheme of an address that a key names, and whether it is on loopback.
+fn address(key: &str, section: &str, text: &str) -> Result<(String, bool), Error> {
+    let what = || format!("`{key}` in `[{section}]`");
+    refused(text.contains('@'), || {
+        format!("{} holds a user or password: put it into a file", what())
+    })?;
+    let uri = text.parse::<axum::http::Uri>().ok();
+    let host = uri.as_ref().and_then(axum::http::Uri::host);
+    let scheme = uri.as_ref().and_then(axum::http::Uri::scheme_str);
+    let Some((host, scheme)) = host.zip(scheme) else {
+        return Err(Error::Refused(format!(
+            "{} must be an address such as `http://127.0.0.1:4317`, not `{text}`",
+            what()
+        )));
+    };
+    refused(!matches!(scheme, "http" | "https"), || {
+        format!(
+            "{} begins with `{scheme}`: it must be `http` or `https`",
+            what()
+        )
+    })?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let local = bare == "localhost"
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    Ok((scheme.to_owned(), local))
+}
+
 impl Config {
     /// Checks what the types do not.
     pub fn check(&self) -> Result<(), Error> {
         self.check_listening()?;
         self.check_probes()?;
+        self.check_identity()?;
         self.check_otlp()
+    }
+
+    fn check_identity(&self) -> Result<(), Error> {
+        let identity = &self.identity;
+        if let Some(socket) = &identity.cri_socket {
+            let fits = socket.is_absolute() && socket.to_str().is_some();
+            refused(!fits, || {
+                "`cri_socket` in `[identity]` must be the path of a socket, from `/` on".to_owned()
+            })?;
+        }
+        let (shortest, longest) = (
+            std::time::Duration::from_millis(100),
+            std::time::Duration::from_secs(5),
+        );
+        refused(!(shortest..=longest).contains(&identity.timeout.0), || {
+            "`timeout` in `[identity]` must be from 100ms to 5s".to_owned()
+        })?;
+        let with = [&identity.kubelet_token_file, &identity.kubelet_ca_file];
+        let named = with.iter().any(|file| file.is_some());
+        let Some(kubelet) = &identity.kubelet else {
+            return refused(named, || {
+                "`[identity]` has a file for the kubelet, but no `kubelet`".to_owned()
+            });
+        };
+        let (scheme, local) = address("kubelet", "identity", kubelet)?;
+        let plain = scheme == "http";
+        refused(
+            plain && !(local && identity.kubelet_token_file.is_none()),
+            || {
+                "`kubelet` in `[identity]` is plain `http`: that must be on loopback, without a token".to_owned()
+            },
+        )
     }
 
     fn check_listening(&self) -> Result<(), Error> {
@@ -74,29 +136,10 @@ impl Config {
         let Some(endpoint) = &otlp.endpoint else {
             return Ok(());
         };
-        let address = endpoint.parse::<axum::http::Uri>().ok();
-        let host = address.as_ref().and_then(axum::http::Uri::host);
-        let Some((host, scheme)) = host.zip(address.as_ref().and_then(axum::http::Uri::scheme_str))
-        else {
-            return Err(Error::Refused(format!(
-                "`endpoint` in `[otlp]` must be an address such as `http://127.0.0.1:4317`, not `{endpoint}`"
-            )));
-        };
-        refused(!matches!(scheme, "http" | "https"), || {
-            format!("`endpoint` in `[otlp]` begins with `{scheme}`: it must be `http` or `https`")
-        })?;
-        refused(endpoint.contains('@'), || {
-            "`endpoint` in `[otlp]` holds a user or password: put it into `headers_file`".to_owned()
-        })?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let local = bare == "localhost"
-            || bare
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
+        let (scheme, local) = address("endpoint", "otlp", endpoint)?;
         refused(scheme == "http" && !local && !otlp.insecure, || {
-            format!(
-                "`endpoint` in `[otlp]` is plain `http` to `{host}`: use `https`, or allow it with `insecure = true`"
-            )
+            "`endpoint` in `[otlp]` is plain `http` to another host: use `https`, or allow it with `insecure = true`"
+                .to_owned()
         })
     }
 }

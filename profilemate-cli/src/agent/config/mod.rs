@@ -98,6 +98,8 @@ section! {
         ring_size: Size,
         /// What tracing may cost a process.
         budget: Budget,
+        /// Whether launches of kernels are counted.
+        kernel_counts: bool,
     }
 }
 section! {
@@ -138,6 +140,16 @@ section! {
     Identity {
         /// Folder in which the kubelet keeps the logs; empty: not looked at.
         log_folder: PathBuf,
+        /// Socket of the container runtime.
+        cri_socket: Option<PathBuf>,
+        /// Address of the kubelet's API.
+        kubelet: Option<String>,
+        /// File with the token for it.
+        kubelet_token_file: Option<PathBuf>,
+        /// Certificate authority of the kubelet, PEM.
+        kubelet_ca_file: Option<PathBuf>,
+        /// How long an answer may take.
+        timeout: Duration,
     }
 }
 section! {
@@ -241,6 +253,7 @@ impl Default for Probes {
             tables: tables.map(str::to_owned).to_vec(),
             ring_size: Size(16 << 20),
             budget: Budget(1.0),
+            kernel_counts: true,
         }
     }
 }
@@ -261,6 +274,11 @@ impl Default for Identity {
     fn default() -> Self {
         Self {
             log_folder: "/var/log".into(),
+            cri_socket: None,
+            kubelet: None,
+            kubelet_token_file: None,
+            kubelet_ca_file: None,
+            timeout: Duration::seconds(2),
         }
     }
 }

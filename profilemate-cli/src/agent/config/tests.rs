@@ -77,6 +77,12 @@ fn what_is_not_safe_is_refused() {
         "[otlp]\nendpoint = \"http://collector:4317\"\n".to_owned(),
         "[otlp]\nendpoint = \"https://me:secret@collector:4317\"\n".to_owned(),
         "[otlp]\nendpoint = \"collector:4317\"\n".to_owned(),
+        "[identity]\ncri_socket = \"containerd.sock\"\n".to_owned(),
+        "[identity]\nkubelet = \"http://node:10255\"\n".to_owned(),
+        "[identity]\nkubelet = \"https://me:secret@node:10250\"\n".to_owned(),
+        "[identity]\nkubelet = \"http://127.0.0.1:10255\"\nkubelet_token_file = \"t\"\n".to_owned(),
+        "[identity]\nkubelet_token_file = \"t\"\n".to_owned(),
+        "[identity]\ntimeout = \"1m\"\n".to_owned(),
     ] {
         let error = parse(&text).unwrap_err();
         assert!(matches!(error, Error::Refused(_)), "{text}: {error}");
@@ -88,6 +94,9 @@ fn what_is_not_safe_is_refused() {
         "[otlp]\nendpoint = \"http://[::1]:4317\"\n".to_owned(),
         "[otlp]\nendpoint = \"http://collector:4317\"\ninsecure = true\n".to_owned(),
         "[otlp]\nendpoint = \"https://collector:4317\"\n".to_owned(),
+        "[identity]\ncri_socket = \"/run/crio/crio.sock\"\n".to_owned(),
+        "[identity]\nkubelet = \"http://localhost:10255\"\n".to_owned(),
+        "[identity]\nkubelet = \"https://node:10250\"\nkubelet_token_file = \"t\"\n".to_owned(),
     ] {
         parse(&text).unwrap();
     }

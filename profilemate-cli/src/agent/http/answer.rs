@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::download::download;
+use super::pack::packed;
 use crate::agent::keeper::Keeper;
 use crate::agent::shared::Shared;
 use crate::agent::trace::{Asked, Job};
@@ -77,7 +78,16 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         .unwrap_or_default();
     let format = Format::accepted(accept);
     match expose(&shared.registry, format) {
-        Ok(body) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
+        Ok(body) => {
+            let kind = [(header::CONTENT_TYPE, format.content_type())];
+            match packed(&headers, body) {
+                (body, true) => {
+                    let packed = [(header::CONTENT_ENCODING, "gzip")];
+                    (kind, packed, body).into_response()
+                }
+                (body, false) => (kind, body).into_response(),
+            }
+        }
         Err(error) => refusal(
             StatusCode::INTERNAL_SERVER_ERROR,
             &error.to_string(),

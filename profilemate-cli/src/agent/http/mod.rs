@@ -2,6 +2,7 @@
 
 mod answer;
 mod download;
+mod pack;
 mod tls;
 
 use std::net::SocketAddr;

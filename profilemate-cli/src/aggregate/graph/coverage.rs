@@ -1,5 +1,7 @@
 //! How far the tables of CUDA graphs tell what happened.
 
+use std::collections::BTreeSet;
+
 use profilemate_common::driver::Function;
 
 use crate::aggregate::Aggregator;
@@ -15,6 +17,9 @@ impl Aggregator {
         table: &str,
         rows: u64,
     ) -> Result<Vec<String>, Coverage> {
+        if table == "forward_pass_timing" {
+            return Ok(self.kernel_gap().into_iter().collect());
+        }
         let function = match table {
             "cuda_graph_captures" => Function::StreamEndCapture,
             "cuda_graph_usage" | "cuda_graph_timeline" => Function::GraphLaunch,
@@ -43,6 +48,21 @@ impl Aggregator {
             }
         }
         Ok(gaps)
+    }
+
+    /// Why launches of kernels are not counted, where other driver functions are probed.
+    fn kernel_gap(&self) -> Option<String> {
+        let kernel = Function::KernelLaunch;
+        let libraries = &self.facts.libraries;
+        let sites = libraries.values().flat_map(|library| &library.sites);
+        let functions: BTreeSet<u8> = sites.map(|site| site.function).collect();
+        if functions.is_empty() || functions.contains(&(kernel as u8)) {
+            return None;
+        }
+        let mut refused = libraries.values().flat_map(|library| &library.refused);
+        // All of them are called so: `cuLaunchKernelEx`, `cudaLaunchCooperativeKernel`.
+        let (symbol, reason) = refused.find(|(symbol, _)| symbol.contains("Kernel"))?;
+        Some(format!("`kernels` is empty: {symbol}: {reason}"))
     }
 
     fn why_no_graphs(&self, function: Function) -> Result<(), Coverage> {

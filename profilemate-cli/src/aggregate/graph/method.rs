@@ -234,7 +234,8 @@ impl Aggregator {
     }
 }
 
-fn encoder(mut descriptor: Descriptor) -> Descriptor {
+/// The descriptor of an encoder's graph.
+pub(in crate::aggregate) fn encoder(mut descriptor: Descriptor) -> Descriptor {
     descriptor.part = Some("encoder");
     descriptor
 }

@@ -4,11 +4,12 @@
 //! library runs on as before. In exchange a forked child is not seen until it gets links of its own.
 
 mod multi;
+mod session;
 
 use super::{Error, Kernel, Wire, error, uprobe};
 use crate::event::DriverLedger;
-use crate::sys::bpf;
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use crate::sys::bpf::{self, Attached};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use aya::{Ebpf, maps::MapError};
@@ -17,6 +18,31 @@ use profilemate_ebpf as object;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+
+/// How driver probes are attached, from what every kernel has to what costs least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// One link for each begin and each end.
+    OneByOne,
+    /// A link for all begins, and one for all ends (Linux 6.10).
+    Many,
+    /// One link for all, which hears of the end of a call where that is wanted (Linux 6.13).
+    Session,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OneByOne, Self::Many, Self::Session];
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OneByOne => "one by one",
+            Self::Many => "many at once",
+            Self::Session => "many at once, begin and end together",
+        }
+    }
+}
 
 /// One driver function to probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,27 +73,52 @@ pub(super) struct Drivers {
     many: Option<multi::Programs>,
     /// Whether the programs are loaded to be attached one by one.
     loaded: bool,
+    seats: Array<MapData, Wire<Thread>>,
+    owners: HashMap<MapData, u32, u32>,
     threads: HashMap<MapData, u32, Wire<Thread>>,
     calls: PerCpuArray<MapData, u64>,
 }
 
 impl Drivers {
-    /// Takes the driver probes' maps, and loads their programs if they can be attached many at once. All other maps
-    /// must still be there: the programs use them too.
-    pub(super) fn new(ebpf: &mut Ebpf, bytes: &[u8]) -> Result<Self, Error> {
-        let many = match multi::Programs::load(ebpf, bytes) {
-            Ok(programs) => bpf::links_uprobes(programs.called.as_fd()).then_some(programs),
-            Err(reason) => {
-                log::debug!("driver probes are attached one by one: {reason}");
-                None
-            }
-        };
+    /// Takes the driver probes' maps, and loads their programs if they can be attached many at once and that is not
+    /// better than the `best` way allowed. All other maps must still be there: the programs use them too.
+    pub(super) fn new(ebpf: &mut Ebpf, bytes: &[u8], best: Way) -> Result<Self, Error> {
         Ok(Self {
-            many,
+            many: many(ebpf, bytes, best),
             loaded: false,
+            seats: super::take(ebpf, object::SEATS)?,
+            owners: super::take(ebpf, object::OWNERS)?,
             threads: super::take(ebpf, object::THREADS)?,
             calls: super::take(ebpf, object::DRIVER_CALLS)?,
         })
+    }
+
+    fn way(&self) -> Way {
+        self.many
+            .as_ref()
+            .map_or(Way::OneByOne, multi::Programs::way)
+    }
+}
+
+/// The programs, loaded in the best way that works.
+fn many(ebpf: &Ebpf, bytes: &[u8], best: Way) -> Option<multi::Programs> {
+    if best == Way::Session {
+        let programs = session::works(ebpf, bytes)
+            .and_then(|()| multi::Programs::load(ebpf, bytes, Attached::Session));
+        match programs {
+            Ok(programs) => return Some(programs),
+            Err(reason) => log::debug!("ends of driver calls are probed by themselves: {reason}"),
+        }
+    }
+    if best == Way::OneByOne {
+        return None;
+    }
+    match multi::Programs::load(ebpf, bytes, Attached::Many) {
+        Ok(programs) => bpf::links_uprobes(programs.called.as_fd()).then_some(programs),
+        Err(reason) => {
+            log::debug!("driver probes are attached one by one: {reason}");
+            None
+        }
     }
 }
 
@@ -92,12 +143,18 @@ impl Kernel {
         pid: u32,
         sites: &[DriverSite],
     ) -> Result<DriverLink, Error> {
-        let (ends, _): (Vec<DriverSite>, Vec<DriverSite>) = sites
+        let ends: Vec<DriverSite> = sites
             .iter()
-            .partition(|site| site.cookie.told == Told::AtReturn);
-        let mut fds = Vec::new();
+            .filter(|site| site.cookie.told == Told::AtReturn)
+            .copied()
+            .collect();
         // The ends first: a call whose beginning is seen must have its end seen.
-        for (sites, at_return) in [(ends.as_slice(), true), (sites, false)] {
+        let lists = match self.driver_way() {
+            Way::Session => vec![(sites, false)],
+            Way::Many | Way::OneByOne => vec![(ends.as_slice(), true), (sites, false)],
+        };
+        let mut fds = Vec::new();
+        for (sites, at_return) in lists {
             if sites.is_empty() {
                 continue;
             }
@@ -113,14 +170,9 @@ impl Kernel {
         Ok(DriverLink { fds })
     }
 
-    /// Whether driver probes are attached many at once, which detaches in a moment.
-    pub fn attaches_many(&self) -> bool {
-        self.drivers.many.is_some()
-    }
-
-    /// Attaches driver probes one by one from now on, as on kernels that can not otherwise.
-    pub fn attach_one_by_one(&mut self) {
-        self.drivers.many = None;
+    /// How driver probes are attached.
+    pub fn driver_way(&self) -> Way {
+        self.drivers.way()
     }
 
     fn attach_one(
@@ -185,33 +237,57 @@ impl Kernel {
     /// The kernel side's counts of driver calls since it was loaded.
     pub(super) fn driver_ledger(&self) -> Result<DriverLedger, Error> {
         let fired = self.driver_calls()?.iter().map(|(_, calls)| calls).sum();
-        let opened = self.count(object::COUNT_DRIVER_OPENED)?;
-        let closed = self.count(object::COUNT_DRIVER_CLOSED)?;
+        let count = |index| self.count(index);
+        let (submitted, lost) = (
+            count(object::COUNT_DRIVER_SUBMITTED)?,
+            count(object::COUNT_DRIVER_LOST)?,
+        );
+        let (ended, end_lost) = (
+            count(object::COUNT_DRIVER_ENDED)?,
+            count(object::COUNT_DRIVER_END_LOST)?,
+        );
+        let opened = count(object::COUNT_DRIVER_OPENED)?;
         Ok(DriverLedger {
             fired,
-            submitted: self.count(object::COUNT_DRIVER_SUBMITTED)?,
-            lost: self.count(object::COUNT_DRIVER_LOST)?,
-            filtered: self.count(object::COUNT_DRIVER_FILTERED)?,
-            counted: self.count(object::COUNT_DRIVER_COUNTED)?,
-            unfinished: opened.saturating_sub(closed),
+            submitted: submitted + ended,
+            lost: lost + end_lost,
+            filtered: count(object::COUNT_DRIVER_FILTERED)?,
+            counted: count(object::COUNT_DRIVER_COUNTED)?,
+            unfinished: opened.saturating_sub(ended + end_lost),
         })
     }
 
     /// What each thread has done, by thread id.
     pub fn driver_threads(&self) -> Vec<(u32, Thread)> {
-        let entries = self.drivers.threads.iter().filter_map(Result::ok);
-        entries.map(|(tid, Wire(thread))| (tid, thread)).collect()
+        let drivers = &self.drivers;
+        let taken = drivers.owners.keys().filter_map(Result::ok);
+        let seated = taken.filter_map(|index| drivers.seats.get(&index, 0).ok());
+        let others = drivers.threads.iter().filter_map(Result::ok);
+        seated
+            .chain(others.map(|(_, thread)| thread))
+            .map(|Wire(thread)| (thread.tid, thread))
+            .collect()
     }
 
     /// Takes out the threads for which `ended` holds, if many are kept.
     pub fn forget_threads(&mut self, ended: impl Fn(u32) -> bool) {
-        let tids: Vec<u32> = self.drivers.threads.keys().filter_map(Result::ok).collect();
+        let drivers = &mut self.drivers;
+        let seated: Vec<(u32, u32)> = drivers.owners.iter().filter_map(Result::ok).collect();
+        if seated.len() >= object::SEAT_COUNT as usize / 2 {
+            for (index, _) in seated.into_iter().filter(|(_, tid)| ended(*tid)) {
+                // The owner last: until then nobody takes the place.
+                if drivers.seats.set(index, Wire(Thread::default()), 0).is_ok() {
+                    let _gone = drivers.owners.remove(&index);
+                }
+            }
+        }
+        let tids: Vec<u32> = drivers.threads.keys().filter_map(Result::ok).collect();
         if tids.len() < object::THREAD_COUNT as usize / 2 {
             return;
         }
         for tid in tids.into_iter().filter(|tid| ended(*tid)) {
             // It is gone already if another process had taken its id; then its entry is a new one.
-            let _gone = self.drivers.threads.remove(&tid);
+            let _gone = drivers.threads.remove(&tid);
         }
     }
 }

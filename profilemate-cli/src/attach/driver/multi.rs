@@ -1,6 +1,6 @@
 //! The driver probes' programs, loaded to be attached many at once, which the eBPF library does not do.
 
-use super::DriverSite;
+use super::{DriverSite, Way};
 use crate::attach::Error;
 use crate::attach::relocated::Relocated;
 use crate::sys::bpf::{self, Attached, Uprobes};
@@ -15,7 +15,9 @@ use std::path::Path;
 /// The loaded programs.
 pub(super) struct Programs {
     pub(super) called: OwnedFd,
-    returned: OwnedFd,
+    /// What runs at the end of calls; `None` if that is the same program.
+    returned: Option<OwnedFd>,
+    attached: Attached,
     /// The program array in which the first one goes on; the kernel keeps programs of one way to be attached apart
     /// from those of another.
     array: OwnedFd,
@@ -26,17 +28,35 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Loads both programs of the object `bytes`, to work on the maps of `ebpf`.
-    pub(super) fn load(ebpf: &Ebpf, bytes: &[u8]) -> Result<Self, String> {
+    /// Loads the programs of the object `bytes` that are `attached` so, to work on the maps of `ebpf`.
+    pub(super) fn load(ebpf: &Ebpf, bytes: &[u8], attached: Attached) -> Result<Self, String> {
         let array = bpf::program_array(object::PART_COUNT).map_err(|error| error.to_string())?;
         let relocated = Relocated::new(ebpf, bytes, Some(array.as_fd()))?;
+        let (called, returned) = match attached {
+            Attached::Session => (object::DRIVER_SESSION, None),
+            Attached::Many | Attached::One => {
+                (object::DRIVER_CALLED, Some(object::DRIVER_RETURNED))
+            }
+        };
         Ok(Self {
-            called: relocated.load(object::DRIVER_CALLED, Attached::Many)?,
-            returned: relocated.load(object::DRIVER_RETURNED, Attached::Many)?,
+            called: relocated.load(called, attached)?,
+            returned: returned
+                .map(|name| relocated.load(name, attached))
+                .transpose()?,
+            attached,
             array,
             relocated,
             walks: false,
         })
+    }
+
+    /// How they are attached.
+    pub(super) fn way(&self) -> Way {
+        match self.attached {
+            Attached::One => Way::OneByOne,
+            Attached::Many => Way::Many,
+            Attached::Session => Way::Session,
+        }
     }
 
     /// Loads the programs that the probes go on in where stacks are walked, once.
@@ -46,9 +66,9 @@ impl Programs {
         }
         for (index, name) in (0..).zip(object::PART_NAMES) {
             let program = if index == object::PART_FIELDS {
-                self.relocated.load_fields(Attached::Many)
+                self.relocated.load_fields(self.attached)
             } else {
-                self.relocated.load(name, Attached::Many)
+                self.relocated.load(name, self.attached)
             };
             bpf::set_program(self.array.as_fd(), index, program?.as_fd())
                 .map_err(|error| format!("`{name}`: {error}"))?;
@@ -74,10 +94,9 @@ impl Programs {
             .map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
         let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
         let cookies: Vec<u64> = sites.iter().map(|site| site.cookie.encode()).collect();
-        let program = if at_return {
-            &self.returned
-        } else {
-            &self.called
+        let program = match &self.returned {
+            Some(returned) if at_return => returned,
+            _ => &self.called,
         };
         let uprobes = Uprobes {
             path: &name,
@@ -86,6 +105,6 @@ impl Programs {
             pid,
             at_return,
         };
-        bpf::link_uprobes(program.as_fd(), &uprobes).map_err(failed)
+        bpf::link_uprobes(program.as_fd(), self.attached, &uprobes).map_err(failed)
     }
 }

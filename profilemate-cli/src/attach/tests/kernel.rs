@@ -2,7 +2,9 @@
 
 use super::mark::{MarkPage, Registers, SITE};
 use super::root;
-use crate::attach::{Capabilities, Error, Kernel, Link, Nop5, Options, detach_all, probe_nop5};
+use crate::attach::{
+    Capabilities, Error, Kernel, Link, Nop5, Options, Way, detach_all, probe_nop5,
+};
 use bytemuck::Zeroable as _;
 use profilemate_common::path::Program;
 use profilemate_common::record::{CLASS_BARE, MethodCalled, PHASE_ENTRY, PHASE_RETURN};
@@ -96,7 +98,11 @@ fn a_full_ring_counts_every_lost_record() {
         return;
     }
     let page = MarkPage::new().unwrap();
-    let mut kernel = Kernel::load(Options { ring_bytes: 4096 }).unwrap();
+    let mut kernel = Kernel::load(Options {
+        ring_bytes: 4096,
+        ..Options::default()
+    })
+    .unwrap();
     let _link = kernel.attach_page(&page.path(), SITE, 1).unwrap();
     let mut ring = kernel.ring().unwrap();
     let program = Program {
@@ -230,4 +236,28 @@ fn a_file_that_is_not_there_is_named() {
         .attach_page("/proc/self/fd/9999".as_ref(), 0, 0)
         .unwrap_err();
     assert!(error.to_string().contains("/proc/self/fd/9999"), "{error}");
+}
+
+#[test]
+fn driver_probes_are_attached_in_the_best_way_that_is_allowed() {
+    if !root() {
+        return;
+    }
+    let version = Capabilities::probe().version.unwrap();
+    for best in Way::ALL {
+        let options = Options {
+            ring_bytes: 4096,
+            drivers: best,
+        };
+        let way = Kernel::load(options).unwrap().driver_way();
+        let expected = match best {
+            Way::Session if version < (6, 13) => Way::Many,
+            best => best,
+        };
+        if version >= (6, 10) {
+            assert_eq!(way, expected);
+        } else {
+            assert_ne!(way, Way::Session);
+        }
+    }
 }

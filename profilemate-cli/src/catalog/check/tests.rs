@@ -364,12 +364,12 @@ fn the_demo_target_is_what_the_catalogue_expects() {
         .filter(|field| field.told.answer == Answer::NotFound)
         .map(|field| field.name.as_str())
         .collect();
-    // It has no queue by priority, no experts, no encoder and no speculative decoding. Its `CUDAGraphMode` is an
-    // enumeration, whose members have their names.
+    // It has no queue by priority, no experts, no encoder, no ranks and no speculative decoding. Its `CUDAGraphMode` is
+    // an enumeration, whose members have their names.
     assert!(missing.contains("waiting_heap"), "{missing:?}");
     assert!(
         missing.iter().all(|name| {
-            ["waiting_heap", "model_experts", "multimodal"].contains(name)
+            ["waiting_heap", "model_experts", "multimodal", "rank"].contains(name)
                 || name.starts_with("spec_")
         }),
         "{missing:?}"

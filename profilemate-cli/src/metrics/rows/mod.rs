@@ -237,10 +237,15 @@ impl Teller {
 
     fn finished(&self, row: &RequestLifecycle) {
         let engine = self.engine(row.engine, row.pid);
-        if let Some(seconds) = row.total_time_sec.number() {
-            let labels = [self.server.as_str(), &engine];
-            self.registry
-                .observe(Id::RequestDuration, &labels, seconds, None);
+        let labels = [self.server.as_str(), &engine];
+        for (id, time) in [
+            (Id::RequestDuration, row.total_time_sec),
+            (Id::PrefillDuration, row.prefill_time_sec),
+            (Id::TimePerToken, row.time_per_output_token_sec),
+        ] {
+            if let Some(seconds) = time.number() {
+                self.registry.observe(id, &labels, seconds, None);
+            }
         }
         self.registry.moment(|| self.request_moment(row, &engine));
     }
@@ -312,6 +317,7 @@ impl Teller {
         for (kind, now, before) in [
             ("ring", now.ring, before.ring),
             ("driver", now.driver, before.driver),
+            ("log", now.log, before.log),
             ("userspace", now.userspace, before.userspace),
             ("undecodable", now.undecodable, before.undecodable),
         ] {

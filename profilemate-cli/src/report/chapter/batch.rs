@@ -87,12 +87,7 @@ impl Batch {
                 view
             })
             .collect();
-        let plot = (!views.is_empty()).then(|| Plot {
-            id: "batch".to_owned(),
-            title: "Batch and queue over time".to_owned(),
-            over_time: true,
-            views,
-        });
+        let plot = Plot::new("batch", "Batch and queue over time", true, views);
         Section {
             id: "batch",
             title: "Batch and queue",

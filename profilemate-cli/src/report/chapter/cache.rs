@@ -113,12 +113,7 @@ impl Cache {
                 view
             })
             .collect();
-        let plot = (!views.is_empty()).then(|| Plot {
-            id: "cache".to_owned(),
-            title: "KV cache over time".to_owned(),
-            over_time: true,
-            views,
-        });
+        let plot = Plot::new("cache", "KV cache over time", true, views);
         Section {
             id: "cache",
             title: "KV cache",

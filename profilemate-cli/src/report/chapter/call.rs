@@ -90,16 +90,12 @@ fn plot(id: &str, members: &Members<Names>, kind: &str, metadata: &Metadata) -> 
         .iter()
         .map(|(member, names)| view(member.name(kind, metadata), names, share(series)))
         .collect();
-    let Some(first) = views.first_mut() else {
-        return Vec::new();
-    };
-    first.notes.extend(members.note());
-    vec![Plot {
-        id: id.to_owned(),
-        title: "Duration of each call".to_owned(),
-        over_time: true,
-        views,
-    }]
+    if let Some(view) = views.first_mut() {
+        view.notes.extend(members.note());
+    }
+    Plot::new(id, "Duration of each call", true, views)
+        .into_iter()
+        .collect()
 }
 
 fn view(name: String, names: &Names, most: usize) -> View {

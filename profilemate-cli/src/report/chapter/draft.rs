@@ -52,12 +52,7 @@ impl Draft {
         if let Some(view) = views.first_mut() {
             view.notes.extend(self.engines.note());
         }
-        let plot = (!views.is_empty()).then(|| Plot {
-            id: "drafts".to_owned(),
-            title: "Drafted and accepted tokens".to_owned(),
-            over_time: true,
-            views,
-        });
+        let plot = Plot::new("drafts", "Drafted and accepted tokens", true, views);
         Section {
             id: "drafts",
             title: "Speculative decoding",

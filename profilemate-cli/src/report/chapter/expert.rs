@@ -129,13 +129,7 @@ impl Expert {
         ];
         let plots = plots
             .into_iter()
-            .filter(|plot| !plot.3.is_empty())
-            .map(|(id, title, over_time, views)| Plot {
-                id: id.to_owned(),
-                title: title.to_owned(),
-                over_time,
-                views,
-            })
+            .filter_map(|(id, title, over_time, views)| Plot::new(id, title, over_time, views))
             .collect();
         Section {
             id: "experts",

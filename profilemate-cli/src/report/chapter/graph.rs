@@ -145,13 +145,7 @@ impl Graph {
         ];
         let mut plots: Vec<Plot> = plots
             .into_iter()
-            .filter(|(_, _, views)| !views.is_empty())
-            .map(|(id, title, views)| Plot {
-                id: id.to_owned(),
-                title: title.to_owned(),
-                over_time: false,
-                views,
-            })
+            .filter_map(|(id, title, views)| Plot::new(id, title, false, views))
             .collect();
         if let Some(view) = plots.first_mut().and_then(|plot| plot.views.first_mut()) {
             view.notes.extend(self.workers.note());

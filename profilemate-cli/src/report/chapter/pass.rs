@@ -80,14 +80,7 @@ impl Pass {
         }
         let mut plots = Vec::new();
         let mut plot = |id: &str, title: &str, over_time, views: Vec<View>| {
-            if !views.is_empty() {
-                plots.push(Plot {
-                    id: id.to_owned(),
-                    title: title.to_owned(),
-                    over_time,
-                    views,
-                });
-            }
+            plots.extend(Plot::new(id, title, over_time, views));
         };
         plot("passes", "Duration of each forward pass", true, over_time);
         plot("pass-sizes", "How long passes take", false, sizes);

@@ -76,12 +76,7 @@ impl Split {
         if let Some(view) = views.first_mut() {
             view.notes.extend(self.processes.note());
         }
-        let plot = (!views.is_empty()).then(|| Plot {
-            id: "split".to_owned(),
-            title: "Time of the steps by operation".to_owned(),
-            over_time: false,
-            views,
-        });
+        let plot = Plot::new("split", "Time of the steps by operation", false, views);
         Section {
             id: "split",
             title: "Where a step's time goes",

@@ -8,6 +8,7 @@
 //! The target may be hostile, may change while it is read, and may end at any moment. So every pointer is checked
 //! before it is believed, every loop and size is bounded, and a whole pass is bounded by [`memory::Snapshot`].
 
+pub mod entry;
 pub mod function;
 pub mod identify;
 pub mod interned;
@@ -25,6 +26,7 @@ mod elf;
 mod hash;
 mod lines;
 
+pub use entry::{Entry, EntryError, EvalEntry, RemoteEntry, find_entry};
 pub use function::{Argument, Binding, Function};
 pub use identify::{IdentifyError, Interpreter, Version, identify};
 pub use interned::Interned;

@@ -10,6 +10,7 @@ use super::identify::Version;
 use super::symbols::Symbols;
 
 mod check;
+mod eval;
 mod sample;
 mod stack;
 mod v3_10;
@@ -20,6 +21,7 @@ mod v3_14;
 mod variable;
 
 pub use check::{LayoutError, validate};
+pub use eval::{Breaker, EvalOffsets};
 pub use stack::{STATE_INTERPRETER, STATE_NEXT, StackOffsets};
 
 /// Offsets in bytes for one minor version.
@@ -43,6 +45,9 @@ pub struct Offsets {
     pub code: CodeOffsets,
     /// Threads and their frames.
     pub stack: StackOffsets,
+    /// What tells whether a thread at the entry of the eval loop has something to do first; `None` where that is not
+    /// asked (3.14).
+    pub eval: Option<EvalOffsets>,
     /// What the kernel side needs; addresses are filled in for each process.
     pub kernel: KernelLayout,
     /// Whether dictionary keys have the 3.10 shape (`dk_size` as a word, general entries only).

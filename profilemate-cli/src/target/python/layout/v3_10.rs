@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_DICT, INT_OB_SIZE, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, Offsets, StackOffsets};
+use super::{Breaker, CodeOffsets, EvalOffsets, FunctionOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 10,
@@ -47,6 +47,10 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 352,
         instruction: 96,
     },
+    eval: Some(EvalOffsets {
+        breaker: Breaker::Interpreter(68),
+        exception: 88,
+    }),
     kernel: KernelLayout {
         instance: INSTANCE_DICT,
         int: INT_OB_SIZE,

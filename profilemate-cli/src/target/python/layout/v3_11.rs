@@ -2,7 +2,7 @@
 
 use profilemate_common::python::{INSTANCE_VALUES_BEFORE, INT_OB_SIZE, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, Offsets, StackOffsets};
+use super::{Breaker, CodeOffsets, EvalOffsets, FunctionOffsets, Offsets, StackOffsets};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 11,
@@ -47,6 +47,10 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 72,
         instruction: 56,
     },
+    eval: Some(EvalOffsets {
+        breaker: Breaker::Interpreter(100),
+        exception: 96,
+    }),
     kernel: KernelLayout {
         instance: INSTANCE_VALUES_BEFORE,
         int: INT_OB_SIZE,

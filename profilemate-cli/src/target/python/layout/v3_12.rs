@@ -2,7 +2,9 @@
 
 use profilemate_common::python::{INSTANCE_TAGGED, INT_TAG, KernelLayout};
 
-use super::{CodeOffsets, FunctionOffsets, InternedOffsets, Offsets, StackOffsets};
+use super::{
+    Breaker, CodeOffsets, EvalOffsets, FunctionOffsets, InternedOffsets, Offsets, StackOffsets,
+};
 
 pub(super) const OFFSETS: Offsets = Offsets {
     minor: 12,
@@ -50,6 +52,10 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 72,
         instruction: 56,
     },
+    eval: Some(EvalOffsets {
+        breaker: Breaker::Interpreter(368),
+        exception: 96,
+    }),
     kernel: KernelLayout {
         instance: INSTANCE_TAGGED,
         int: INT_TAG,

@@ -3,7 +3,8 @@
 use profilemate_common::python::{INSTANCE_INLINE, INT_TAG, KernelLayout};
 
 use super::{
-    CodeOffsets, DebugOffset, FunctionOffsets, InternedOffsets, Offsets, StackOffsets, VersionCache,
+    Breaker, CodeOffsets, DebugOffset, EvalOffsets, FunctionOffsets, InternedOffsets, Offsets,
+    StackOffsets, VersionCache,
 };
 
 pub(super) const OFFSETS: Offsets = Offsets {
@@ -212,6 +213,10 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 72,
         instruction: 56,
     },
+    eval: Some(EvalOffsets {
+        breaker: Breaker::Thread(24),
+        exception: 112,
+    }),
     kernel: KernelLayout {
         instance: INSTANCE_INLINE,
         int: INT_TAG,

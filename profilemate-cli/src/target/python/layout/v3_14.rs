@@ -212,6 +212,7 @@ pub(super) const OFFSETS: Offsets = Offsets {
         locals: 80,
         instruction: 56,
     },
+    eval: None,
     kernel: KernelLayout {
         instance: INSTANCE_INLINE,
         int: INT_TAG,
