@@ -11,9 +11,9 @@ use crate::target::role::Role;
 use crate::touch::Resident;
 
 /// Why nothing is sampled where no helper waits.
-const NO_HELPER: &str = "`--moe-sample` needs the Python helper, and none waits in the process: install it for the \
-                         server's next start (`profilemate helper install --into VENV`), or start the server with \
-                         `profilemate trace --moe-sample N -- CMD`";
+const NO_HELPER: &str = "`--moe-sample` needs the Python helper, and none waits in the process: add `--touch helper`, \
+                         which starts it there, install it for the server's next start (`profilemate helper install \
+                         --into VENV`), or start the server with `profilemate trace --moe-sample N -- CMD`";
 /// Why nothing is sampled in such a vLLM.
 const NO_ROUTER: &str = "`--moe-sample`: no router of this version of vLLM is known";
 
