@@ -264,7 +264,7 @@ fn a_worker_has_the_rank_that_its_model_runner_has() {
     let tables = stream.tables();
     assert_eq!(
         tables.columns("forward_pass_timing", &["rank"]),
-        ["2", "5"],
+        ["0", "5"],
         "by title, then by its own word"
     );
 }

@@ -41,8 +41,9 @@ struct Options {
     /// Scrapes of each phase; the windows of `fleet` have as many samples. A window of 30 minutes has 120 at 15 s.
     #[arg(long, default_value_t = 60)]
     samples: u32,
-    /// Recorded seconds that each node plays in a second.
-    #[arg(long, default_value_t = 0.5)]
+    /// Recorded seconds that each node plays in a second. A fifteenth of a phase should play about all that was recorded:
+    /// else its course is noise to `fleet diagnose`.
+    #[arg(long, default_value_t = 1.0)]
     speed: f64,
     /// Play this `events.pmrec` instead of tracing a demo server.
     #[arg(long, value_name = "FILE")]
@@ -61,7 +62,7 @@ fn recording(options: &Options) -> Result<Recording> {
     }
     let python = demo::newest_probed_python();
     let python = python.context("there is no Python from 3.10 to 3.13 here")?;
-    Recording::take(&python, options.ranks, Duration::from_secs(10))
+    Recording::take(&python, options.ranks, Duration::from_secs(6))
 }
 
 fn run(options: &Options) -> Result<()> {

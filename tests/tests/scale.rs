@@ -14,7 +14,7 @@ use profilemate_tests::scale::shape::{OF_PROMETHEUS, Shape};
 use profilemate_tests::{binary, demo, engine, root, wait_for};
 use serde_json::Value;
 
-const NODES: u32 = 12;
+const NODES: u32 = 8;
 const SLOW: u32 = 5;
 
 /// A Prometheus that has of another what docs/fleet.md says.
@@ -44,7 +44,7 @@ fn diagnose(engine: &Engine, more: &[&str]) -> (Value, Vec<Value>) {
     let output = Command::new(binary())
         .args(["fleet", "--prometheus", &engine.url, "--json"])
         .args(more)
-        .args(["diagnose", "--window", "15s"])
+        .args(["diagnose", "--window", "30s"])
         .output()
         .expect("it runs");
     assert!(
@@ -74,24 +74,25 @@ fn series_are_as_many_as_computed_and_the_one_slow_node_is_found_and_no_other() 
     let recording = Recording::take(&python, 2, Duration::from_secs(5)).expect("a recording");
     let kind = Kind {
         servers: 2,
-        speed: 4.0,
+        // A piece of the window is about the whole recording, so that its course is no noise.
+        speed: 3.0,
         slow: Some((SLOW, 1.4)),
     };
     let mut crowd = Crowd::new(kind, recording).expect("a crowd");
     let folder = tempfile::tempdir().expect("a folder");
-    let interval = Duration::from_millis(250);
+    let interval = Duration::from_millis(500);
     let rules = folder.path().join("rules.yaml");
-    let (range, every) = (Duration::from_secs(2), Duration::from_secs(1));
+    let (range, every) = (Duration::from_secs(3), Duration::from_secs(1));
     std::fs::write(&rules, recorded::rules(range, every)).expect("a file");
     let scraper =
         Scraper::start(&tools, folder.path(), interval, Some(&rules), &[]).expect("Prometheus");
     let global = federated(&tools, folder.path(), &scraper.engine);
     scraper.grow(&mut crowd, NODES).expect("all are scraped");
 
-    // The window of the diagnosis, and one scrape more.
-    let told = "min(count_over_time(profilemate_agent_info[20s]))";
-    wait_for("the window", Duration::from_secs(60), || {
-        scraper.number(told).is_some_and(|count| count >= 66.0)
+    // The window of the diagnosis, and the first range of the rules. A scrape may be missed on a busy machine.
+    let told = "count(profilemate_agent_info offset 34s)";
+    wait_for("the window", Duration::from_secs(120), || {
+        scraper.number(told) == Some(f64::from(NODES))
     });
 
     for number in 0..NODES {

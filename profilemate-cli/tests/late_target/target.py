@@ -13,6 +13,10 @@ import threading
 import time
 
 modes = set(sys.argv[1].split(","))
+# What each mode counts: it goes on until it has done all of them.
+COUNTED = {"forks": "children", "signals": "handled", "raising": "raised"}
+wanted = [COUNTED[mode] for mode in sorted(modes) if mode in COUNTED]
+asked = False
 count = {"works": 0, "children": 0, "handled": 0, "raised": 0, "caught": 0}
 wrong = []
 
@@ -133,7 +137,8 @@ while not input_ended:
         if "forks" in modes:
             fork()
         seed += 1
-        if select.select([0], [], [], 0)[0]:
+        asked = asked or bool(select.select([0], [], [], 0)[0])
+        if asked and all(count[name] for name in wanted):
             modes.discard("raising")
             input_ended = True
     except Alarm:

@@ -126,6 +126,7 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
                 ("dummy_run", Bool),
                 ("model_experts", Int),
                 ("multimodal", Bool),
+                ("rank", Int),
             ])
             .collect(),
         "graph.dispatch" => descriptor
@@ -168,6 +169,7 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
             ("spec_drafts", Int),
             ("spec_draft_tokens", Int),
             ("spec_accepted_tokens", Int),
+            ("spec_configured", Int),
         ],
         "moe.route" => vec![("ids", Shape::Tensor)],
         "moe.monolithic" => Vec::new(),

@@ -2,12 +2,15 @@
 //!
 //! The kernel runs it at both, and at the end only if it returned 0 at the begin. Which of the two it is shows in the
 //! thread's instruction: at the begin it is the probed one, at the end the one that the function has returned to.
+//!
+//! What the programs return matters here, so they are made without aya's macro, whose programs always return 0.
+
+use core::ffi::c_void;
 
 use super::driver_called::{begun, ended};
 use super::{TRIED, add_one, registers};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_func_ip};
-use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 
 /// What the program returns if the call's end is wanted.
@@ -24,9 +27,10 @@ fn is_end(ctx: &ProbeContext) -> bool {
 }
 
 /// A driver function begins, or ends.
-#[uprobe]
-#[inline(always)]
-fn driver_session(ctx: ProbeContext) -> u32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn driver_session(ctx: *mut c_void) -> u32 {
+    let ctx = ProbeContext::new(ctx);
     // SAFETY: the helper takes the context of a uprobe.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     let ids = bpf_get_current_pid_tgid();
@@ -44,9 +48,10 @@ fn driver_session(ctx: ProbeContext) -> u32 {
 }
 
 /// Counts begins and ends of calls.
-#[uprobe]
-#[inline(always)]
-fn session_tried(ctx: ProbeContext) -> u32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn session_tried(ctx: *mut c_void) -> u32 {
+    let ctx = ProbeContext::new(ctx);
     if let Some(count) = TRIED.get_ptr_mut(u32::from(is_end(&ctx))) {
         // SAFETY: the pointer is to an aligned value of a map, which lives as long as the program.
         unsafe { add_one(count) }
