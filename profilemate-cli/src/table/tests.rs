@@ -29,7 +29,7 @@ const SURFACE: &[(&str, &str, &str)] = &[
     (
         "moe_expert_selection",
         "layer_idx, expert_id, activation_count, percentage",
-        "sampled_calls, pid, rank, calls, seen_pct",
+        "sampled_calls, pid, rank, calls, seen_pct, physical",
     ),
     (
         "moe_expert_timing",
