@@ -212,7 +212,10 @@ fn no_rows_have_a_reason() {
         Result::Object,
         layer(LOWER, 1),
     );
-    assert_eq!(stream.tables().coverage("moe_expert_timing").0, "observed");
+    // The pass before it had a model with layers, and ran none of them in Python.
+    let (status, reason) = stream.tables().coverage("moe_expert_timing");
+    assert_eq!(status, "partial");
+    assert!(reason.contains("in 1 of 1 forward passes"), "{reason}");
     let (status, reason) = stream.tables().coverage("moe_expert_selection");
     assert_eq!(status, "not_observable");
     assert!(

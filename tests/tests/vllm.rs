@@ -166,7 +166,7 @@ fn every_choice_that_the_waiting_helper_counts_equals_the_reference() {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let site = folder.path().join("site");
+    let site = folder.path().join("site-packages");
     std::fs::create_dir(&site).unwrap();
     let installed = Command::new(binary())
         .args(["helper", "install", "--way", "plugin", "--into"])

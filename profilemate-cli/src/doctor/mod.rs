@@ -209,25 +209,7 @@ pub fn examine(wanted: &Wanted) -> Report {
             plan: None,
         };
     }
-    let options = session::Options {
-        roots: wanted.roots.clone(),
-        touch: Touch::Probes,
-        late: false,
-        wanted: session::Wanted::default(),
-        methods: Vec::new(),
-        assume: None,
-        ring_bytes: 4096,
-        output: wanted.output.clone(),
-        duration: None,
-        graph_timeline: false,
-        recorder: None,
-        budget: None,
-        moe_sample: None,
-        json: false,
-        quiet: true,
-        strict: false,
-    };
-    match session::look(&options) {
+    match session::look(&options(wanted)) {
         Ok((plan, troubles)) => {
             if !target.lines.is_empty() {
                 sections.push(target);
@@ -257,6 +239,28 @@ pub fn examine(wanted: &Wanted) -> Report {
                 plan: None,
             }
         }
+    }
+}
+
+/// What a trace would be started with.
+fn options(wanted: &Wanted) -> session::Options {
+    session::Options {
+        roots: wanted.roots.clone(),
+        touch: Touch::Probes,
+        late: false,
+        wanted: session::Wanted::default(),
+        methods: Vec::new(),
+        assume: None,
+        ring_bytes: 4096,
+        output: wanted.output.clone(),
+        duration: None,
+        graph_timeline: false,
+        recorder: None,
+        budget: None,
+        moe_sample: None,
+        json: false,
+        quiet: true,
+        strict: false,
     }
 }
 
