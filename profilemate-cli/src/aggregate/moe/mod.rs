@@ -172,12 +172,15 @@ impl Aggregator {
         self.moe
             .windows(call.ts_ns, &self.processes, &self.session, rows);
         let experts = positive(seen.fields.int("num_experts"));
+        // The helper's sums have them, too, and may come later.
+        let sampled = self.facts.bound.get(sample::ID);
+        let sampled = sampled.is_some_and(|pids| pids.contains(&call.pid));
         let Some(layer) = self.moe.layer(call.pid, index) else {
             return;
         };
         layer.experts = experts.filter(|&experts| experts <= EXPERTS);
         layer.choices.called();
-        if layer.choices.sampled.is_some() {
+        if sampled || layer.choices.sampled.is_some() {
             return;
         }
         for routed in &routed {

@@ -6,6 +6,8 @@ use super::imbalance::Window;
 use super::{EXPERTS, layer_index, positive};
 use crate::aggregate::{Aggregator, Rows, Seen};
 
+/// The method by which they are told.
+pub(super) const ID: &str = "moe.sample";
 /// Kinds of sums, as `python/profilemate_helper/profilemate_helper/routing.py` numbers them.
 const CHOSEN: i64 = 0;
 const PAIRS: i64 = 1;
