@@ -111,8 +111,8 @@ pub fn compare(units: &[Option<&Values>], matters: Matters) -> Vec<Option<Differ
     let pieces: Vec<Sorted> = (0..pieces).map(|piece| in_piece(piece).collect()).collect();
     let levels: Sorted = told().filter_map(|values| middle(values)).collect();
     let mut deviations = Deviations::of(&levels);
-    let one = |own: &Option<&Values>| {
-        let own = (*own)?;
+    let one = |own: Option<&Values>| {
+        let own = own?;
         let level = middle(own)?;
         let spread_of_peers = spread(&levels, &mut deviations, level);
         difference(
@@ -124,7 +124,7 @@ pub fn compare(units: &[Option<&Values>], matters: Matters) -> Vec<Option<Differ
             spread_of_peers,
         )
     };
-    units.iter().map(one).collect()
+    units.iter().copied().map(one).collect()
 }
 
 fn difference(
