@@ -95,7 +95,7 @@ impl Phase {
         if named != [name.as_str()] {
             println!("  note: made slow was {name}; `fleet diagnose` names {named:?}");
         }
-        if self.diagnose.json["judged"] != Value::from(servers) {
+        if self.diagnose.json["judged"] != servers {
             println!("  note: judged: {}", self.diagnose.json["judged"]);
         }
         Ok(())
