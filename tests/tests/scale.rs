@@ -14,8 +14,8 @@ use profilemate_tests::scale::shape::{OF_PROMETHEUS, Shape};
 use profilemate_tests::{binary, demo, engine, root, wait_for};
 use serde_json::Value;
 
-const NODES: u32 = 8;
-const SLOW: u32 = 5;
+const NODES: u32 = 6;
+const SLOW: u32 = 4;
 
 /// A Prometheus that has of another what docs/fleet.md says.
 fn federated(tools: &Path, folder: &Path, from: &Engine) -> Engine {
@@ -71,11 +71,11 @@ fn series_are_as_many_as_computed_and_the_one_slow_node_is_found_and_no_other() 
     let Some(python) = demo::newest_probed_python() else {
         return;
     };
-    let recording = Recording::take(&python, 2, Duration::from_secs(5)).expect("a recording");
+    let recording = Recording::take(&python, 2, Duration::from_secs(4)).expect("a recording");
     let kind = Kind {
-        servers: 2,
+        servers: 1,
         // A piece of the window is about the whole recording, so that its course is no noise.
-        speed: 3.0,
+        speed: 1.5,
         slow: Some((SLOW, 1.4)),
     };
     let mut crowd = Crowd::new(kind, recording).expect("a crowd");
@@ -98,22 +98,28 @@ fn series_are_as_many_as_computed_and_the_one_slow_node_is_found_and_no_other() 
     for number in 0..NODES {
         let registry = crowd.registry(number as usize).expect("a node");
         let shape = Shape::of(&registry).expect("an exposition");
-        assert_eq!(shape.rank_count, 4, "two servers of two ranks: {shape:?}");
+        assert_eq!(shape.rank_count, 2, "{shape:?}");
         assert!(shape.servers > 0 && shape.engines > 0, "{shape:?}");
         let own = format!("instance=\"node-{number:05}\",__name__!~\"fleet:.*\"");
-        let series = scraper.number(&format!("count({{{own}}})"));
-        let computed = shape.total() + OF_PROMETHEUS;
-        assert_eq!(series, Some(computed as f64), "node {number}: {shape:?}");
+        // What tracing costs has no series for a moment where a session ends and the next begins.
+        wait_for(
+            "as many series as computed",
+            Duration::from_secs(20),
+            || {
+                let computed = Shape::of(&registry).expect("an exposition").total() + OF_PROMETHEUS;
+                scraper.number(&format!("count({{{own}}})")) == Some(computed as f64)
+            },
+        );
     }
 
-    let slow = [0, 1].map(|index| format!("chat-{SLOW:05}-{index} @ node-{SLOW:05}"));
+    let slow = [format!("chat-{SLOW:05}-0 @ node-{SLOW:05}")];
     for (engine, more) in [
         (&scraper.engine, &[][..]),
         (&scraper.engine, &["--recorded"]),
         (&global, &["--recorded"]),
     ] {
         let (found, servers) = diagnose(engine, more);
-        assert_eq!(found["judged"], 2 * NODES, "{more:?}: {found:#}");
+        assert_eq!(found["judged"], NODES, "{more:?}: {found:#}");
         let named: Vec<&str> = servers
             .iter()
             .filter_map(|one| one["server"].as_str())

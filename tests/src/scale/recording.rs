@@ -23,7 +23,7 @@ use crate::{Guard, Session, binary, demo};
 
 /// Something that a watcher is told.
 pub(super) enum Told {
-    Row(AnyRow),
+    Row(Box<AnyRow>),
     Pulse(Beat),
     Covers(Vec<(&'static str, Status)>),
 }
@@ -188,7 +188,7 @@ impl Ear {
 
 impl Watcher for Ear {
     fn row(&mut self, row: &AnyRow) {
-        self.keep(Told::Row(row.clone()));
+        self.keep(Told::Row(Box::new(row.clone())));
     }
 
     fn pulse(&mut self, pulse: &Pulse<'_>) {
