@@ -302,7 +302,7 @@ fn a_stopped_target_stays_stopped_and_is_served_when_it_goes_on() {
     }
     for python in pythons() {
         let what = python.display().to_string();
-        let target = Target::start(&python, "threads");
+        let target = Target::start(&python, "one");
         let entry = target.entry();
         target.signal(libc::SIGSTOP);
         std::thread::scope(|scope| {
