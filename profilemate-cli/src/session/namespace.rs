@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::sys::process::innermost_id;
+
 /// Names remembered, at most.
 const CAPACITY: usize = 16_384;
 /// Time between two searches for one that was not found.
@@ -89,13 +91,9 @@ fn numbers(folder: &str) -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// What a process or thread calls itself: the last of its ids.
+/// What a process or thread calls itself.
 fn innermost(task: &str) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{task}/status")).ok()?;
-    let ids = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    ids.split_ascii_whitespace().next_back()?.parse().ok()
+    innermost_id(&std::fs::read_to_string(format!("/proc/{task}/status")).ok()?)
 }
 
 #[cfg(test)]

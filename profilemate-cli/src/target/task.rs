@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sys::process::innermost_id;
+
 /// Threads of a process that are looked at, at most.
 const TASKS: usize = 8192;
 
@@ -73,7 +75,7 @@ fn task(pid: u32, tid: u32, now: Option<Duration>) -> Option<Task> {
     let status = file("status");
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let state = field("State:")?.trim().to_owned();
-    let own_tid = field("NSpid:").and_then(|list| list.split_whitespace().last()?.parse().ok());
+    let own_tid = innermost_id(&status);
     let waits_in = file("wchan");
     let last = scheduled(&file("sched"));
     Some(Task {

@@ -3,6 +3,7 @@
 
 use super::check::read_proc;
 use super::stopped::Stopped;
+use crate::sys::process::innermost_id;
 use crate::sys::vm;
 
 /// Offsets of `tid` in `struct pthread`, to which the thread pointer points: glibc (2.4 and newer, `nptl/descr.h`), musl
@@ -18,28 +19,8 @@ pub(super) fn offset(pid: u32, thread: &Stopped) -> Option<u32> {
         return None;
     }
     let status = read_proc(pid, &format!("task/{}/status", thread.tid())).ok()?;
-    let own = innermost(&status)?;
+    let own = innermost_id(&status)?;
     KNOWN.into_iter().find(|offset| {
         vm::read_value::<u32>(pid, pointer + u64::from(*offset)).is_ok_and(|found| found == own)
     })
-}
-
-/// The id in the innermost pid namespace, which is the one that the thread sees.
-fn innermost(status: &str) -> Option<u32> {
-    let ids = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    ids.split_ascii_whitespace().next_back()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_innermost_id_is_the_last() {
-        assert_eq!(innermost("Pid:\t7\nNSpid:\t700\t7\n"), Some(7));
-        assert_eq!(innermost("NSpid:\t700\n"), Some(700));
-        assert_eq!(innermost("Pid:\t7\n"), None);
-    }
 }
