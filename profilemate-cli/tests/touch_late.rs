@@ -13,6 +13,7 @@ mod root;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use profilemate::helper;
@@ -27,6 +28,12 @@ use serde_json::Value;
 const COUNT: &str = "try:\n    __import__('sys').modules['__main__'].count['injected'] = \
                      __import__('sys').modules['__main__'].count.get('injected', 0) + 1\nexcept BaseException:\n    \
                      pass\n";
+
+/// One test at a time: each keeps all processors busy, and what is waited for has its limit.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Target {
     child: Child,
@@ -148,6 +155,7 @@ fn undisturbed(modes: &str) {
     if !is_root() {
         return;
     }
+    let _turn = turn();
     for python in pythons() {
         let what = format!("{modes} on {}", python.display());
         let target = Target::start(&python, modes);
@@ -232,6 +240,7 @@ fn a_thread_that_waits_outside_of_python_is_left_alone() {
     if !is_root() {
         return;
     }
+    let _turn = turn();
     // At once: each takes as long as it waits.
     std::thread::scope(|scope| {
         for python in pythons() {
@@ -261,6 +270,7 @@ fn an_interface_that_is_switched_off_is_not_used() {
     if !is_root() {
         return;
     }
+    let _turn = turn();
     for python in pythons() {
         let flags = ["-X", "disable-remote-debug"];
         let target = Target::start_with(&python, &flags, "one");
@@ -281,6 +291,7 @@ fn a_target_that_ends_meanwhile() {
     if !is_root() {
         return;
     }
+    let _turn = turn();
     for python in pythons() {
         let what = python.display().to_string();
         let target = Target::start(&python, "blocked");
@@ -300,6 +311,7 @@ fn a_stopped_target_stays_stopped_and_is_served_when_it_goes_on() {
     if !is_root() {
         return;
     }
+    let _turn = turn();
     for python in pythons() {
         let what = python.display().to_string();
         let target = Target::start(&python, "one");
@@ -328,6 +340,7 @@ fn a_killed_tracer_leaves_no_breakpoint() {
     if !is_root() {
         return;
     }
+    let _turn = turn();
     // The tracer is this test run again, which waits for a target that never comes by.
     if let Ok(pid) = std::env::var("PROFILEMATE_LATE_PID") {
         let pid = pid.parse().unwrap();
