@@ -16,8 +16,9 @@ use crate::target::{self, Target};
 
 /// Calls of one repetition.
 const CALLS: u32 = 5000;
-/// Says what importing and starting the helper took of a processor, in nanoseconds.
-const IMPORT: &str = "import time\nbegin = time.thread_time_ns()\nimport profilemate_helper\n\
+/// Says what importing and starting the helper took of a processor, in nanoseconds. `os` is there already wherever a
+/// `sitecustomize` or a `.pth` line is read: `site` needs it.
+const IMPORT: &str = "import os, time\nbegin = time.thread_time_ns()\nimport profilemate_helper\n\
                       profilemate_helper.start()\nprint(time.thread_time_ns() - begin)";
 
 pub(crate) fn run(options: &Options) -> Result<()> {

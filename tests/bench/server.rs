@@ -77,6 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Target::spawn(command, "REPLY ", Stdio::null()).context("vLLM did not start")?;
         pairs_of(&mut server, case, pairs)?;
         switched(&mut server, case, pairs * 6)?;
+        server.end()?;
     }
     Ok(())
 }

@@ -3,13 +3,17 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use profilemate_tests::{Guard, demo};
 use serde_json::Value;
 
 /// Folder of the Python scripts.
 pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench");
+
+/// How long a target may take for its end.
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A running target. It ends when this is dropped.
 pub(crate) struct Target {
@@ -63,6 +67,15 @@ impl Target {
     /// Process id.
     pub(crate) fn pid(&self) -> u32 {
         self.guard.pid()
+    }
+
+    /// Tells it that no more commands come, and waits for its end: a server takes its other processes with it, which
+    /// it does not when it is killed.
+    pub(crate) fn end(mut self) -> Result<()> {
+        drop(self.stdin);
+        let code = self.guard.wait(LIMIT);
+        ensure!(code == 0, "the target ended with {code}");
+        Ok(())
     }
 
     /// Gives a command and waits for its answer.
