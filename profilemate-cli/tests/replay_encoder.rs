@@ -56,14 +56,13 @@ fn step(stream: &mut Stream, us: u64, items: i64, evictions: i64) {
         object,
         tokens,
     );
-    let multimodal = vec![("multimodal", V::Bool(true))];
     stream.call(
         WORKER,
         "runner.model_forward",
         us + 600,
         us + 1_600,
         object,
-        multimodal,
+        Vec::new(),
     );
     stream.call(
         WORKER,
@@ -105,14 +104,13 @@ fn encoder_decoder_and_cache_have_rows_with_their_step() {
 #[test]
 fn a_model_without_an_encoder_has_none() {
     let mut stream = with_encoder();
-    let forward = vec![("multimodal", V::Bool(false))];
     stream.call(
         WORKER,
         "runner.model_forward",
         30_100,
         30_200,
         Result::Object,
-        forward,
+        Vec::new(),
     );
     stream.call(
         WORKER,

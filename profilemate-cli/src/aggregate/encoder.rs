@@ -19,12 +19,10 @@ impl Aggregator {
         self.operations.pend(seen, what);
     }
 
-    /// `runner.model_forward` of a model with an encoder: its decoder.
+    /// `runner.model_forward`: the decoder of a model with an encoder. Whether it has one tells the forward pass around
+    /// the call, which ends later.
     pub(super) fn decoder(&mut self, seen: Seen<'_>) {
-        if seen.fields.int("multimodal") == Some(1) {
-            self.operations
-                .pend(seen, What::Encoder("decoder", String::new(), None));
-        }
+        self.operations.pend(seen, What::Decoder);
     }
 
     /// `encoder.cross_attention`: one layer's.

@@ -28,6 +28,7 @@ impl Aggregator {
         }
         if let Some(multimodal) = fields.int("multimodal") {
             self.facts.multimodal = Some(multimodal == 1);
+            self.processes.get_mut(call.pid).multimodal = Some(multimodal == 1);
         }
         let (tokens, seqs) = (shape.tokens, shape.seqs);
         let has_tokens = tokens.is_none_or(|tokens| tokens > 0);

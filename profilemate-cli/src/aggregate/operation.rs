@@ -72,12 +72,15 @@ pub enum What {
     Operation(String, Option<u64>),
     /// A call around an encoder: component, more about it, items.
     Encoder(&'static str, String, Option<u64>),
+    /// A call of the model, which is a row if it has an encoder too.
+    Decoder,
     /// Drafts, tokens of drafts, tokens accepted.
     Drafts([Option<u64>; 3]),
 }
 
 impl Held {
-    fn row(self, processes: &Processes, session: &Session) -> AnyRow {
+    /// `None` if there is none to make.
+    fn row(self, processes: &Processes, session: &Session) -> Option<AnyRow> {
         let step = match self.step {
             Step::Known(step) => step,
             Step::Pending => None,
@@ -86,7 +89,17 @@ impl Held {
         let timestamp_sec = Stamp::new(self.start_ns, session.started_ns);
         let duration_ms = self.duration_ns.map(Millis);
         let number = step.map(|step| step.number);
-        match self.what {
+        let encoder_call = |component, context, num_items| EncoderCall {
+            timestamp_sec,
+            component,
+            duration_ms,
+            context,
+            step: number,
+            num_items,
+            pid,
+            rank,
+        };
+        Some(match self.what {
             What::Operation(operation, own) => CpuOperation {
                 timestamp_sec,
                 operation,
@@ -98,17 +111,16 @@ impl Held {
                 self_ms: own.map(Millis),
             }
             .into(),
-            What::Encoder(component, context, num_items) => EncoderCall {
-                timestamp_sec,
-                component,
-                duration_ms,
-                context,
-                step: number,
-                num_items,
-                pid,
-                rank,
+            What::Encoder(component, context, num_items) => {
+                encoder_call(component, context, num_items).into()
             }
-            .into(),
+            What::Decoder => {
+                let multimodal = processes.get(pid).and_then(|state| state.multimodal);
+                if multimodal != Some(true) {
+                    return None;
+                }
+                encoder_call("decoder", String::new(), None).into()
+            }
             What::Drafts([num_drafts, draft_tokens, accepted_tokens]) => SpeculativeStep {
                 timestamp_sec,
                 step: number,
@@ -123,7 +135,7 @@ impl Held {
                 engine: processes.get(pid).and_then(|state| state.info.engine),
             }
             .into(),
-        }
+        })
     }
 }
 
@@ -176,7 +188,9 @@ impl Operations {
             let Some(held) = self.held.pop_front() else {
                 break;
             };
-            rows.put(held.row(processes, session));
+            if let Some(row) = held.row(processes, session) {
+                rows.put(row);
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub struct ProcessState {
     pub preempted: HashSet<String>,
     /// The engine and the step of the latest forward pass.
     pub ran: Option<(u32, u64)>,
+    /// Whether the model of its latest forward pass has encoders.
+    pub multimodal: Option<bool>,
     /// Rank among the engine's workers, as the model runner has it.
     rank: Option<u32>,
 }

@@ -159,7 +159,6 @@ pub(crate) fn catalogue(id: &str) -> Vec<(&'static str, Shape)> {
             ("top_k", Int),
             ("tokens", Int),
         ],
-        "runner.model_forward" => vec![("multimodal", Bool)],
         "encoder.execute" => vec![("items", Int), ("requests", Int)],
         "encoder.cache_lookup" => vec![("request_id", Str), ("input_id", Int)],
         "encoder.cross_attention" => vec![("tokens", Int)],
