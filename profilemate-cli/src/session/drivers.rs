@@ -14,12 +14,11 @@ use crate::plan::driver::{self as plan, LibraryPlan};
 use crate::plan::site::KernelFacts;
 use crate::target::cuda::{self, Library, Side};
 
-/// Time between two looks at a young process, and between two readings of the memory map of one that seems unchanged: a
-/// map has thousands of lines.
+/// Time between two looks at a young process, and at others.
 const SOON: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_secs(2);
-/// Bytes by which a process grows or shrinks where a library comes: less than the smallest.
-const LIBRARY: u64 = 256 << 10;
+/// Time between two readings of the memory map of a process whose code seems unchanged: a map has thousands of lines.
+const SELDOM: Duration = Duration::from_secs(10);
 /// Library files that are told apart, at most.
 const FILES: usize = 256;
 
@@ -47,7 +46,9 @@ struct File {
 #[derive(Default)]
 struct Process {
     next: Option<Instant>,
-    /// Its size when its memory map was read last, and when that was.
+    /// Its size at the last look.
+    size: Option<u64>,
+    /// The size of its code when its memory map was read last, and when that was.
     mapped: Option<(u64, Instant)>,
     /// Its libraries, with the plans for it.
     libraries: BTreeMap<(u64, u64), LibraryPlan>,
@@ -84,14 +85,18 @@ impl Drivers {
             return;
         }
         process.next = Some(now + if young { SOON } else { LATER });
+        // A process that serves maps and unmaps memory all the time, and code hardly ever. Its whole size costs less to
+        // read than that of its code, and what has not changed as a whole has no new code.
         let size = size(pid);
+        let same_size = size.is_some() && size == process.size;
+        process.size = size;
         if let Some((before, at)) = process.mapped
-            && now < at + LATER
-            && size.abs_diff(before) < LIBRARY
+            && now < at + SELDOM
+            && (same_size || code(pid) == Some(before))
         {
             return;
         }
-        process.mapped = Some((size, now));
+        process.mapped = code(pid).map(|code| (code, now));
         // A process that has just ended has no map; it is forgotten in a moment.
         let Ok((found, failed)) = cuda::find(pid) else {
             return;
@@ -318,13 +323,17 @@ fn attach(
         .map(Some)
 }
 
-/// Bytes that a process maps; 0 if it has ended.
-fn size(pid: u32) -> u64 {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let pages = statm.split_ascii_whitespace().next();
-    pages
-        .and_then(|pages| pages.parse::<u64>().ok())
-        .map_or(0, |pages| pages.saturating_mul(procfs::page_size()))
+/// Pages that a process maps.
+fn size(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    statm.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// KiB of code that a process maps besides its executable's: what its libraries have (`VmLib`).
+fn code(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLib:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// A plan of which nothing could be done.

@@ -359,6 +359,11 @@ pub(super) fn role_by_modules(runtime: &Runtime) -> Role {
     }
 }
 
+/// How many modules are imported.
+pub(super) fn module_count(runtime: &Runtime) -> Option<u64> {
+    Resolver::new(&runtime.memory, &runtime.layout).module_count()
+}
+
 /// Whether the module of one of the methods is imported.
 pub(super) fn any_imported(runtime: &Runtime, methods: &[Method]) -> bool {
     let resolver = Resolver::new(&runtime.memory, &runtime.layout);

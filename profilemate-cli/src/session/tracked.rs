@@ -22,6 +22,10 @@ const YOUNG: Duration = Duration::from_mins(2);
 const SELDOM: Duration = Duration::from_secs(1);
 /// Time between two looks at an attached process that lacks some methods yet.
 const LACKING: Duration = Duration::from_millis(300);
+/// A process that has imported nothing for so long is not importing just now: an attached one, and one of which the
+/// start may still be slow.
+const IMPORTED: Duration = Duration::from_secs(3);
+const IMPORTING: Duration = Duration::from_secs(10);
 /// A main process that has imported the scheduler and has had no engine process for so long runs the engine itself.
 const SETTLED: Duration = Duration::from_mins(1);
 
@@ -47,6 +51,8 @@ pub(super) struct Tracked {
     /// It ran for long before it was first seen: what it imports it has imported.
     pub(super) grown: bool,
     pub(super) next: Instant,
+    /// Modules that it had imported at the last look, and since when it has had as many.
+    imports: Option<(u64, Instant)>,
     pub(super) runtime: Option<Rc<Runtime>>,
     pub(super) scheduler_since: Option<Instant>,
     pub(super) attachment: Option<Attachment>,
@@ -77,6 +83,7 @@ impl Tracked {
             walks: None,
             serving: None,
             sampled: false,
+            imports: None,
             missing: Vec::new(),
             plan: look::bare_plan(seen),
             trouble: None,
@@ -168,6 +175,31 @@ impl Tracked {
         }
     }
 
+    /// Looks how many modules it has imported.
+    pub(super) fn see_imports(&mut self, now: Instant) {
+        let runtime = self.runtime.as_ref();
+        let modules = runtime.and_then(|runtime| look::module_count(runtime));
+        self.imported(modules, now);
+    }
+
+    fn imported(&mut self, modules: Option<u64>, now: Instant) {
+        let before = self.imports.map(|(modules, _)| modules);
+        if modules != before {
+            self.imports = modules.map(|modules| (modules, now));
+        }
+    }
+
+    /// Whether it has imported all that it does for now: it has had as many modules for a while.
+    fn is_settled(&self, now: Instant) -> bool {
+        let enough = if self.attachment.is_some() {
+            IMPORTED
+        } else {
+            IMPORTING
+        };
+        self.imports
+            .is_some_and(|(_, since)| now.saturating_duration_since(since) >= enough)
+    }
+
     /// Whether it may be importing what is looked for just now.
     pub(super) fn is_young(&self) -> bool {
         !self.grown && self.since.elapsed() < YOUNG
@@ -187,6 +219,7 @@ impl Tracked {
     pub(super) fn is_expected(&self, user: bool) -> bool {
         self.is_starting()
             || (self.is_young()
+                && !self.is_settled(Instant::now())
                 && (user || self.plan.role != Role::ApiServer)
                 && (self.attachment.is_none() || !self.missing.is_empty())
                 && self
@@ -233,5 +266,23 @@ mod tests {
             .collect();
         assert!(!tracked.is_expected(false));
         assert_eq!(tracked.next_look(now, false), now + SELDOM);
+    }
+
+    #[test]
+    fn a_young_process_is_looked_at_often_while_it_imports_and_not_when_it_no_longer_does() {
+        let now = Instant::now();
+        let before = |time: Duration| now.checked_sub(time).unwrap();
+        let mut tracked = Tracked::new(&Seen::default(), now);
+        tracked.grown = false;
+        tracked.imported(None, before(IMPORTING * 2));
+        assert!(tracked.is_expected(false), "its interpreter is only starting");
+        tracked.imported(Some(30), before(IMPORTING * 2));
+        tracked.imported(Some(31), before(IMPORTING / 2));
+        assert!(tracked.is_expected(false), "it imports slowly");
+        tracked.imported(Some(32), before(IMPORTING));
+        tracked.imported(Some(32), now);
+        assert!(!tracked.is_expected(false));
+        tracked.imported(Some(33), now);
+        assert!(tracked.is_expected(false), "it goes on");
     }
 }

@@ -80,11 +80,13 @@ impl Tracker {
         roots.extend(self.processes.keys());
         let tree = self
             .tree
-            .now(&roots)
+            .news(&roots)
             .map_err(|error| Trouble::lasting(Exit::Forbidden, super::trouble::chain(&error)))?;
-        self.forget_ended(&tree);
-        for seen in &tree {
-            self.meet(seen, now);
+        if let Some(tree) = &tree {
+            self.forget_ended(tree);
+            for seen in tree {
+                self.meet(seen, now);
+            }
         }
         let due: Vec<u32> = self
             .processes
@@ -201,6 +203,7 @@ impl Tracker {
         }
         tracked.retitle();
         tracked.note(&self.notes);
+        tracked.see_imports(now);
         tracked.next = tracked.next_look(now, !self.options.methods.is_empty());
         self.processes.insert(pid, tracked);
     }

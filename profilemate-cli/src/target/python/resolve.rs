@@ -5,6 +5,7 @@
 //! as its outermost function, the one that callers call.
 
 use profilemate_common::memory::Memory;
+use profilemate_common::python::DICT_USED;
 
 use super::function::{Binding, Function};
 use super::layout::{Layout, WRAPPER_CALLABLE};
@@ -118,6 +119,12 @@ impl<'m, M: ReadBytes> Resolver<'m, M> {
             .copied()
             .filter(|name| self.module(name).is_some())
             .collect()
+    }
+
+    /// How many modules are imported, in fresh memory.
+    pub fn module_count(&self) -> Option<u64> {
+        self.refresh();
+        self.snapshot.read(self.modules()?.checked_add(DICT_USED)?)
     }
 
     /// Names and addresses of all imported modules.
