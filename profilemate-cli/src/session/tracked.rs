@@ -52,7 +52,7 @@ pub(super) struct Tracked {
     pub(super) grown: bool,
     pub(super) next: Instant,
     /// Modules that it had imported at the last look, and since when it has had as many.
-    imports: Option<(u64, Instant)>,
+    modules: Option<(u64, Instant)>,
     pub(super) runtime: Option<Rc<Runtime>>,
     pub(super) scheduler_since: Option<Instant>,
     pub(super) attachment: Option<Attachment>,
@@ -83,7 +83,7 @@ impl Tracked {
             walks: None,
             serving: None,
             sampled: false,
-            imports: None,
+            modules: None,
             missing: Vec::new(),
             plan: look::bare_plan(seen),
             trouble: None,
@@ -176,16 +176,16 @@ impl Tracked {
     }
 
     /// Looks how many modules it has imported.
-    pub(super) fn see_imports(&mut self, now: Instant) {
+    pub(super) fn see_modules(&mut self, now: Instant) {
         let runtime = self.runtime.as_ref();
         let modules = runtime.and_then(|runtime| look::module_count(runtime));
-        self.imported(modules, now);
+        self.count_modules(modules, now);
     }
 
-    fn imported(&mut self, modules: Option<u64>, now: Instant) {
-        let before = self.imports.map(|(modules, _)| modules);
+    fn count_modules(&mut self, modules: Option<u64>, now: Instant) {
+        let before = self.modules.map(|(modules, _)| modules);
         if modules != before {
-            self.imports = modules.map(|modules| (modules, now));
+            self.modules = modules.map(|modules| (modules, now));
         }
     }
 
@@ -196,7 +196,7 @@ impl Tracked {
         } else {
             IMPORTING
         };
-        self.imports
+        self.modules
             .is_some_and(|(_, since)| now.saturating_duration_since(since) >= enough)
     }
 
@@ -274,15 +274,15 @@ mod tests {
         let before = |time: Duration| now.checked_sub(time).unwrap();
         let mut tracked = Tracked::new(&Seen::default(), now);
         tracked.grown = false;
-        tracked.imported(None, before(IMPORTING * 2));
+        tracked.count_modules(None, before(IMPORTING * 2));
         assert!(tracked.is_expected(false), "its interpreter is only starting");
-        tracked.imported(Some(30), before(IMPORTING * 2));
-        tracked.imported(Some(31), before(IMPORTING / 2));
+        tracked.count_modules(Some(30), before(IMPORTING * 2));
+        tracked.count_modules(Some(31), before(IMPORTING / 2));
         assert!(tracked.is_expected(false), "it imports slowly");
-        tracked.imported(Some(32), before(IMPORTING));
-        tracked.imported(Some(32), now);
+        tracked.count_modules(Some(32), before(IMPORTING));
+        tracked.count_modules(Some(32), now);
         assert!(!tracked.is_expected(false));
-        tracked.imported(Some(33), now);
+        tracked.count_modules(Some(33), now);
         assert!(tracked.is_expected(false), "it goes on");
     }
 }

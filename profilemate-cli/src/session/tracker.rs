@@ -80,13 +80,11 @@ impl Tracker {
         roots.extend(self.processes.keys());
         let tree = self
             .tree
-            .news(&roots)
+            .now(&roots)
             .map_err(|error| Trouble::lasting(Exit::Forbidden, super::trouble::chain(&error)))?;
-        if let Some(tree) = &tree {
-            self.forget_ended(tree);
-            for seen in tree {
-                self.meet(seen, now);
-            }
+        self.forget_ended(&tree);
+        for seen in &tree {
+            self.meet(seen, now);
         }
         let due: Vec<u32> = self
             .processes
@@ -203,7 +201,7 @@ impl Tracker {
         }
         tracked.retitle();
         tracked.note(&self.notes);
-        tracked.see_imports(now);
+        tracked.see_modules(now);
         tracked.next = tracked.next_look(now, !self.options.methods.is_empty());
         self.processes.insert(pid, tracked);
     }

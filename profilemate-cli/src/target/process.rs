@@ -115,30 +115,14 @@ pub struct Tree {
     others: BTreeSet<u32>,
     last: Option<String>,
     listed: Option<Instant>,
-    read: Option<Instant>,
 }
 
 /// Time between two readings of the whole list, at most: where `/proc/loadavg` is not the kernel's own (lxcfs).
 const LISTING: Duration = Duration::from_secs(2);
-/// Time between two readings of the known processes, at least, while no process id is given out.
-const READING: Duration = Duration::from_millis(400);
 
 impl Tree {
-    /// The tree below `roots`, as [`tree_now`], if it is time to read it again: at once where a process may have come;
-    /// that one has ended, or has another title, may be seen a moment later.
-    pub fn news(&mut self, roots: &BTreeSet<u32>) -> Result<Option<Vec<Seen>>, Error> {
-        let recent = self.read.is_some_and(|at| at.elapsed() < READING);
-        if recent && self.last.is_some() && last_pid() == self.last {
-            return Ok(None);
-        }
-        let read = Instant::now();
-        let tree = self.now(roots)?;
-        self.read = Some(read);
-        Ok(Some(tree))
-    }
-
     /// The tree below `roots` as it is now, as [`tree_now`].
-    fn now(&mut self, roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
+    pub fn now(&mut self, roots: &BTreeSet<u32>) -> Result<Vec<Seen>, Error> {
         let last = last_pid();
         let recent = self.listed.is_some_and(|at| at.elapsed() < LISTING);
         if recent && last.is_some() && last == self.last {
