@@ -1,34 +1,11 @@
 //! The Python helper with the real page: its own tests, run on the code that the tracer would give it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod python_target;
+
+use std::path::Path;
+use std::process::Command;
 
 use profilemate::touch;
-
-/// Pythons of one minor version that are on this machine.
-fn pythons(minor: &str) -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME")
-        .map(PathBuf::from)
-        .unwrap_or_default();
-    let versions = std::fs::read_dir(home.join(".pyenv/versions"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut found: Vec<PathBuf> = versions
-        .filter(|version| {
-            version
-                .file_name()
-                .to_string_lossy()
-                .starts_with(&format!("{minor}."))
-        })
-        .map(|version| version.path().join("bin/python3"))
-        .collect();
-    found.push(format!("/usr/bin/python{minor}").into());
-    found.retain(|path| path.exists());
-    found
-}
 
 #[test]
 fn the_helpers_tests_pass_on_the_tracers_page() {
@@ -37,7 +14,15 @@ fn the_helpers_tests_pass_on_the_tracers_page() {
     std::fs::write(&page, touch::page_code().unwrap()).unwrap();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../python/tests");
     let mut ran = 0;
-    for python in ["3.11", "3.12"].into_iter().flat_map(pythons) {
+    let minors = ["3.11", "3.12", "3.14"];
+    let pythons = python_target::pythons().into_iter().filter(|python| {
+        let path = python.to_string_lossy();
+        let is_of = |minor| {
+            path.contains(&format!("/{minor}.")) || path.ends_with(&format!("python{minor}"))
+        };
+        minors.into_iter().any(is_of)
+    });
+    for python in pythons {
         let output = Command::new(&python)
             .args([
                 "-B",
@@ -57,6 +42,6 @@ fn the_helpers_tests_pass_on_the_tracers_page() {
         ran += 1;
     }
     if ran == 0 {
-        println!("skipped: no Python 3.11 or 3.12 on this machine");
+        println!("skipped: no Python 3.11, 3.12 or 3.14 on this machine");
     }
 }

@@ -11,7 +11,7 @@ mod python_target;
 mod root;
 
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -125,19 +125,6 @@ impl Drop for Target {
     }
 }
 
-/// The interpreters of this machine, and the one that `tests/python/setup` has got.
-fn pythons() -> Vec<PathBuf> {
-    let mut found = python_target::pythons();
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-    let newest = home.join(".cache/profilemate/python-3.14/usr/bin/python3.14");
-    if newest.exists() {
-        found.push(newest);
-    } else {
-        println!("skipped: no CPython 3.14 (tests/python/setup gets one)");
-    }
-    found
-}
-
 /// The way into a process.
 fn entry(pid: u32) -> Result<Entry, EntryError> {
     let memory = ProcessMemory { pid };
@@ -156,7 +143,7 @@ fn undisturbed(modes: &str) {
         return;
     }
     let _turn = turn();
-    for python in pythons() {
+    for python in python_target::pythons() {
         let what = format!("{modes} on {}", python.display());
         let target = Target::start(&python, modes);
         let pid = target.pid();
@@ -243,7 +230,7 @@ fn a_thread_that_waits_outside_of_python_is_left_alone() {
     let _turn = turn();
     // At once: each takes as long as it waits.
     std::thread::scope(|scope| {
-        for python in pythons() {
+        for python in python_target::pythons() {
             scope.spawn(move || left_alone(&python));
         }
     });
@@ -271,7 +258,7 @@ fn an_interface_that_is_switched_off_is_not_used() {
         return;
     }
     let _turn = turn();
-    for python in pythons() {
+    for python in python_target::pythons() {
         let flags = ["-X", "disable-remote-debug"];
         let target = Target::start_with(&python, &flags, "one");
         let found = entry(target.pid());
@@ -292,7 +279,7 @@ fn a_target_that_ends_meanwhile() {
         return;
     }
     let _turn = turn();
-    for python in pythons() {
+    for python in python_target::pythons() {
         let what = python.display().to_string();
         let target = Target::start(&python, "blocked");
         let entry = target.entry();
@@ -312,7 +299,7 @@ fn a_stopped_target_stays_stopped_and_is_served_when_it_goes_on() {
         return;
     }
     let _turn = turn();
-    for python in pythons() {
+    for python in python_target::pythons() {
         let what = python.display().to_string();
         let target = Target::start(&python, "one");
         let entry = target.entry();
@@ -347,7 +334,7 @@ fn a_killed_tracer_leaves_no_breakpoint() {
         let _killed = helper::load(pid, &entry(pid).unwrap());
         panic!("it was not killed");
     }
-    for python in pythons() {
+    for python in python_target::pythons() {
         let what = python.display().to_string();
         let target = Target::start(&python, "blocked");
         if matches!(target.entry(), Entry::Remote(_)) {

@@ -5,34 +5,16 @@
 mod touch_target;
 
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{FromRawFd, RawFd};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 
+use profilemate::sys::perf::{Attributes, Event};
 use profilemate::touch::{MARK_NOP1_OFFSET, MARK_NOP5_OFFSET, MarkerPage, redirect, restore_all};
 use profilemate_common::page::{MODE_ENTRY, MODE_RETURN};
 use touch_target::{Target, is_root};
 
-/// `struct perf_event_attr` up to `config2`, the first published size.
-#[repr(C)]
-#[derive(Default)]
-struct Attributes {
-    kind: u32,
-    size: u32,
-    config: u64,
-    sample_period: u64,
-    sample_type: u64,
-    read_format: u64,
-    flags: u64,
-    wakeup_events: u32,
-    bp_type: u32,
-    config1: u64,
-    config2: u64,
-}
-
 /// A counting uprobe in one process.
-struct Counter(File);
+struct Counter(Event);
 
 impl Counter {
     fn attach(page: &MarkerPage, offset: usize) -> io::Result<Self> {
@@ -40,34 +22,16 @@ impl Counter {
         let path = CString::new(page.uprobe_path().as_os_str().as_bytes()).unwrap();
         let attributes = Attributes {
             kind: kind.trim().parse().unwrap(),
-            size: size_of::<Attributes>() as u32,
-            config1: path.as_ptr() as u64,
-            config2: offset as u64,
+            address: path.as_ptr() as u64,
+            length: offset as u64,
             ..Attributes::default()
         };
-        // SAFETY: the attributes are as long as their `size` says, and their path outlives the call.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                &raw const attributes,
-                page.pid(),
-                -1,
-                -1,
-                0,
-            )
-        };
-        let fd = RawFd::try_from(fd).unwrap();
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new, and nobody else's.
-        Ok(Self(unsafe { File::from_raw_fd(fd) }))
+        // SAFETY: the path outlives the call.
+        unsafe { Event::open(&attributes, page.pid()) }.map(Self)
     }
 
     fn hits(&self) -> u64 {
-        let mut count = [0; 8];
-        (&self.0).read_exact(&mut count).unwrap();
-        u64::from_ne_bytes(count)
+        self.0.count().unwrap()
     }
 }
 

@@ -8,6 +8,7 @@ import os
 import pathlib
 import runpy
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ DEMO = pathlib.Path(__file__).resolve().parent.parent / "demo"
 sys.path.insert(0, str(DEMO))
 
 if sys.version_info >= (3, 10):
-    from profilemate_demo import driver, model, workload
+    from profilemate_demo import driver, library, model, workload
     from vllm.config import CacheConfig, SchedulerConfig, VllmConfig
     from vllm.sampling_params import SamplingParams
     from vllm.v1.core.block_pool import BlockPool
@@ -179,22 +180,30 @@ class ServerTest(unittest.TestCase):
 @unittest.skipIf(sys.version_info < (3, 10), "the demo needs Python 3.10")
 class DriverTest(unittest.TestCase):
     def test_the_library_loads_and_gives_out_handles(self):
-        library = driver.load()
-        if library is None:
+        loaded = driver.load()
+        if loaded is None:
             self.skipTest("not for this machine")
         made = []
         for _ in range(2):
             graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
-            self.assertEqual(library.cuStreamBeginCapture_v2(None, 1), 0)
-            self.assertEqual(library.cuStreamEndCapture(None, ctypes.byref(graph)), 0)
+            self.assertEqual(loaded.cuStreamBeginCapture_v2(None, 1), 0)
+            self.assertEqual(loaded.cuStreamEndCapture(None, ctypes.byref(graph)), 0)
             self.assertEqual(
-                library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_uint64(0)), 0
+                loaded.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_uint64(0)), 0
             )
-            self.assertEqual(library.cuGraphLaunch(executable, None), 0)
+            self.assertEqual(loaded.cuGraphLaunch(executable, None), 0)
             made += [graph.value, executable.value]
         self.assertEqual(len(set(made)), 4)
         for name in driver.FUNCTIONS:
-            self.assertTrue(hasattr(library, name), name)
+            self.assertTrue(hasattr(loaded, name), name)
+
+
+    def test_a_library_asks_for_no_executable_stack(self):
+        """Newer C libraries do not load one that does, or that leaves it open."""
+        file = library.image("lib.so", {}, bytes(8), {"object": (0, 8)})
+        (count,) = struct.unpack_from("<H", file, 56)
+        headers = [struct.unpack_from("<II", file, 64 + 56 * index) for index in range(count)]
+        self.assertEqual([flags & 1 for kind, flags in headers if kind == 0x6474E551], [0])
 
 
 class OldPythonTest(unittest.TestCase):

@@ -25,8 +25,8 @@ pub fn python(minor: &str) -> Option<PathBuf> {
     pythons(minor).into_iter().next()
 }
 
-/// Pythons of `minor` found on this machine: installed by pyenv, and those of the system, which may be built in another
-/// way.
+/// Pythons of `minor` found on this machine: installed by pyenv, those of the system, which may be built in another way,
+/// and the one that `tests/python/setup` gets.
 pub fn pythons(minor: &str) -> Vec<PathBuf> {
     let home = std::env::var("HOME").unwrap_or_default();
     let pyenv = std::fs::read_dir(format!("{home}/.pyenv/versions"))
@@ -44,6 +44,9 @@ pub fn pythons(minor: &str) -> Vec<PathBuf> {
         .collect();
     found.push(PathBuf::from(format!("/usr/bin/python{minor}")));
     found.push(PathBuf::from(format!("/usr/local/bin/python{minor}")));
+    found.push(PathBuf::from(format!(
+        "{home}/.cache/profilemate/python-{minor}/usr/bin/python{minor}"
+    )));
     found.retain(|path| path.exists());
     if found.is_empty() {
         println!("skipped: no Python {minor} on this machine");
@@ -51,9 +54,10 @@ pub fn pythons(minor: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Pythons on which method probes work from outside, and which are on this machine.
+/// Pythons on which method probes work from outside, and which are on this machine. The last one is that of the tests
+/// which need only one: not the one of `tests/python/setup`, which a machine need not have.
 pub fn probed_pythons() -> Vec<PathBuf> {
-    ["3.10", "3.12", "3.13"]
+    ["3.14", "3.10", "3.12", "3.13"]
         .into_iter()
         .filter_map(python)
         .collect()

@@ -67,18 +67,29 @@ fn a_command_on_python_3_11_is_traced_through_the_helper() {
     // Debian's is a static executable.
     for python in demo::pythons("3.11") {
         println!("{}", python.display());
-        assert_helper_gives_the_true_steps(&python, &[]);
+        assert_command_gives_the_true_steps(&python, &[], "helper");
     }
 }
 
 #[test]
 fn the_helper_serves_the_other_pythons_where_it_is_asked_for() {
     for python in demo::probed_pythons() {
-        assert_helper_gives_the_true_steps(&python, &["--touch", "helper"]);
+        assert_command_gives_the_true_steps(&python, &["--touch", "helper"], "helper");
     }
 }
 
-fn assert_helper_gives_the_true_steps(python: &std::path::Path, options: &[&str]) {
+#[test]
+fn a_command_on_the_newest_pythons_is_probed_from_outside() {
+    for python in ["3.13", "3.14"].into_iter().filter_map(demo::python) {
+        assert_command_gives_the_true_steps(&python, &[], "method_probes");
+    }
+}
+
+fn assert_command_gives_the_true_steps(
+    python: &std::path::Path,
+    options: &[&str],
+    technique: &str,
+) {
     if !root() {
         return;
     }
@@ -117,8 +128,9 @@ fn assert_helper_gives_the_true_steps(python: &std::path::Path, options: &[&str]
         session
             .metadata
             .to_string()
-            .contains("\"technique\":\"helper\""),
-        "{}",
+            .contains(&format!("\"technique\":\"{technique}\"")),
+        "{}: {}",
+        python.display(),
         session.metadata
     );
 }

@@ -150,7 +150,7 @@ fn traced(python: &Path, folder: &Path, touch: &str) -> (Value, Session) {
 
 /// Every Python on this machine.
 fn pythons() -> Vec<PathBuf> {
-    ["3.10", "3.11", "3.12", "3.13"]
+    ["3.10", "3.11", "3.12", "3.13", "3.14"]
         .into_iter()
         .filter_map(demo::python)
         .collect()

@@ -8,9 +8,7 @@ torch's graphs, streams and events are replaced.
   graph_kinds.py --library libcuda.so.1 --out truth.json [--ready FILE --go FILE] [--late]
 """
 import contextlib
-import json
 import os
-import time
 from types import SimpleNamespace
 
 os.environ["VLLM_USE_BREAKABLE_CUDAGRAPH"] = "1"
@@ -229,12 +227,7 @@ def main():
     if a.late:
         capture()
         truth.captures.clear()
-    if a.ready:
-        open(a.ready, "w").close()
-        while not os.path.exists(a.go):
-            time.sleep(0.01)
-    names = ("cuGraphLaunch", "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags", "cuLaunchKernel")
-    at_go = {name: driver.calls(name) for name in names}
+    calls = graphs.begin(a, driver)
     if not a.late:
         capture()
     breakable, ubatch, encoder = kinds
@@ -249,14 +242,9 @@ def main():
         "batch_tokens": truth.batch_tokens, "captures": truth.captures,
         "segments": Breakable.LAUNCHES, "ubatches": Ubatch.UBATCHES,
         "hits": encoder.manager.graph_hits, "misses": encoder.manager.graph_misses, "eager_calls": breakable.eager,
-        "driver": {name: driver.calls(name) - count for name, count in at_go.items()},
+        "driver": calls(),
     }
-    with open(a.out, "w") as out:
-        json.dump(result, out)
-    # The tracer looks at a process that is still there.
-    time.sleep(1.0)
-    print("RESULT " + json.dumps(result), flush=True)
-    os._exit(0)
+    graphs.end(a, result)
 
 
 if __name__ == "__main__":

@@ -291,6 +291,26 @@ class Second:
         self.truth.replay(self.key(d), 1, tokens)
 
 
+def begin(a, driver):
+    """Says that all is ready, and waits for the go. Returns what gives the driver's calls since then."""
+    if a.ready:
+        open(a.ready, "w").close()
+        while not os.path.exists(a.go):
+            time.sleep(0.01)
+    names = ("cuGraphLaunch", "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags", "cuLaunchKernel")
+    at_go = {name: driver.calls(name) for name in names}
+    return lambda: {name: driver.calls(name) - count for name, count in at_go.items()}
+
+
+def end(a, result):
+    with open(a.out, "w") as out:
+        json.dump(result, out)
+    # The tracer looks at a process that is still there.
+    time.sleep(1.0)
+    print("RESULT " + json.dumps(result), flush=True)
+    os._exit(0)
+
+
 def main():
     a = parse()
     import setproctitle
@@ -316,12 +336,7 @@ def main():
     if a.late:
         thrown_away = capture()
         truth.captures.clear()
-    if a.ready:
-        open(a.ready, "w").close()
-        while not os.path.exists(a.go):
-            time.sleep(0.01)
-    at_go = {name: driver.calls(name) for name in
-             ("cuGraphLaunch", "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags", "cuLaunchKernel")}
+    calls = begin(a, driver)
     if not a.late:
         thrown_away = capture()
     for _ in range(a.rounds):
@@ -334,14 +349,9 @@ def main():
         "replays": truth.replays, "launches": truth.launches, "batch_tokens": truth.batch_tokens,
         "captures": truth.captures, "counter": compilation_counter.num_cudagraph_captured - before,
         "thrown_away": thrown_away, "second_counts": second.new,
-        "driver": {name: driver.calls(name) - count for name, count in at_go.items()},
+        "driver": calls(),
     }
-    with open(a.out, "w") as out:
-        json.dump(result, out)
-    # The tracer looks at a process that is still there.
-    time.sleep(1.0)
-    print("RESULT " + json.dumps(result), flush=True)
-    os._exit(0)
+    end(a, result)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const NO_PAGE: u64 = u64::MAX;
 /// Calls before and after the fork; the first one makes the kernel change the site.
 const CALLS: usize = 4;
-/// What the child says: it has mapped the page.
-const READY: u8 = b'r';
+/// What a child says: it has mapped the page.
+pub(super) const READY: u8 = b'r';
 /// What the child says: its own child came through.
 const SURVIVED: u8 = b's';
 /// What the child says: its own child died.
@@ -179,13 +179,18 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
-/// The child's life: map, wait for the probe, pass the site, fork, and tell what became of the grandchild.
+/// What every child begins with: it maps the page as code, says so, and waits for its word. Gives where the page is.
 ///
 /// # Safety
 ///
 /// Runs in a forked child, so: system calls only, no allocation, no lock, no unwinding. The descriptors are open.
-unsafe fn child(parent: libc::pid_t, page: i32, wait: i32, say: i32) -> ! {
-    // SAFETY: only async-signal-safe calls, with valid pointers; the mapped code is the one above.
+pub(super) unsafe fn mapped(
+    parent: libc::pid_t,
+    page: i32,
+    wait: i32,
+    say: i32,
+) -> *mut libc::c_void {
+    // SAFETY: only async-signal-safe calls, with valid pointers.
     unsafe {
         // A tracer that is killed takes its trial along. (It may have been killed before this line.)
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -193,13 +198,6 @@ unsafe fn child(parent: libc::pid_t, page: i32, wait: i32, say: i32) -> ! {
             libc::_exit(1);
         }
         libc::setpgid(0, 0);
-        // A crash is expected: no core file, please.
-        let none = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        libc::signal(libc::SIGSEGV, libc::SIG_DFL);
         let code = libc::mmap(
             std::ptr::null_mut(),
             4096,
@@ -215,6 +213,26 @@ unsafe fn child(parent: libc::pid_t, page: i32, wait: i32, say: i32) -> ! {
         {
             libc::_exit(1);
         }
+        code
+    }
+}
+
+/// The child's life: map, wait for the probe, pass the site, fork, and tell what became of the grandchild.
+///
+/// # Safety
+///
+/// Runs in a forked child, so: system calls only, no allocation, no lock, no unwinding. The descriptors are open.
+unsafe fn child(parent: libc::pid_t, page: i32, wait: i32, say: i32) -> ! {
+    // SAFETY: only async-signal-safe calls, with valid pointers; the mapped code is the one above.
+    unsafe {
+        let code = mapped(parent, page, wait, say);
+        // A crash is expected: no core file, please.
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::signal(libc::SIGSEGV, libc::SIG_DFL);
         let site: extern "C" fn() = std::mem::transmute(code);
         for _ in 0..CALLS {
             site();
@@ -233,7 +251,7 @@ unsafe fn child(parent: libc::pid_t, page: i32, wait: i32, say: i32) -> ! {
             && ended == grandchild
             && libc::WIFEXITED(status)
             && libc::WEXITSTATUS(status) == 0;
-        word = if survived { SURVIVED } else { DIED };
+        let word = if survived { SURVIVED } else { DIED };
         libc::write(say, (&raw const word).cast(), 1);
         libc::_exit(0)
     }

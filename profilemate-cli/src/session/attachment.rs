@@ -75,12 +75,7 @@ impl Attachment {
                 .kernel
                 .attach_page(&page.uprobe_path(), context.site, index)?,
         );
-        let before = page
-            .slots()?
-            .iter()
-            .zip(0_u8..)
-            .map(|(slot, number)| (number, counters(number, slot)))
-            .collect();
+        let before = all_counters(&page)?;
         let log = page.log()?;
         let logs = log.is_some();
         match log {
@@ -104,12 +99,7 @@ impl Attachment {
         let Some(page) = self.page.inherited_by(child)? else {
             return Ok(None);
         };
-        let before = page
-            .slots()?
-            .iter()
-            .zip(0_u8..)
-            .map(|(slot, number)| (number, counters(number, slot)))
-            .collect();
+        let before = all_counters(&page)?;
         Ok(Some(Self {
             page,
             index: self.index,
@@ -469,6 +459,15 @@ pub fn put_back(pid: u32) -> Result<PutBack, Trouble> {
     } else {
         PutBack::Restored(restored)
     })
+}
+
+/// What the page has counted so far, by slot.
+fn all_counters(page: &MarkerPage) -> Result<BTreeMap<u8, SlotCounters>, Trouble> {
+    let slots = page.slots()?;
+    let numbered = slots.iter().zip(0_u8..);
+    Ok(numbered
+        .map(|(slot, number)| (number, counters(number, slot)))
+        .collect())
 }
 
 fn counters(number: u8, slot: &page::Slot) -> SlotCounters {

@@ -227,6 +227,7 @@ async fn follow(
         .map(|duration| tokio::time::Instant::now() + duration);
     let mut status = status::StatusLine::new(options.quiet);
     let mut reported = Instant::now();
+    let mut warned = false;
     loop {
         let pause = if tracker.young() { POLL_YOUNG } else { POLL };
         let next = tokio::time::Instant::now() + pause;
@@ -248,6 +249,14 @@ async fn follow(
                 return "target ended";
             }
             Err(trouble) => log::warn!("{}", trouble.reason),
+        }
+        // Of a started command nobody would hear before its end.
+        if !warned
+            && !tracker.hopeful()
+            && let Some(trouble) = tracker.why_nothing()
+        {
+            warned = true;
+            log::warn!("nothing is traced: {}", trouble.reason);
         }
         tracker.adapt(&pump.serving());
         if reported.elapsed() >= REPORT {

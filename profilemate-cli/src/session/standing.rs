@@ -43,10 +43,9 @@ impl Tracker {
         }
         Some(told.map_or_else(
             || {
-                Trouble::lasting(
-                    Exit::NoTarget,
-                    "the target ended before anything could be attached",
-                )
+                let ended = "the target ended before anything could be attached";
+                let refused = self.refused.clone();
+                refused.unwrap_or_else(|| Trouble::lasting(Exit::NoTarget, ended))
             },
             |(_, trouble)| trouble.clone(),
         ))

@@ -43,6 +43,8 @@ pub(super) struct Tracker {
     site: u64,
     tree: process::Tree,
     pub(super) processes: BTreeMap<u32, Tracked>,
+    /// Why the last process that ended and could not be traced could not.
+    pub(super) refused: Option<Trouble>,
     pub(super) next_page: u16,
     next_program: u32,
 }
@@ -68,6 +70,7 @@ impl Tracker {
             site,
             tree: process::Tree::default(),
             processes: BTreeMap::new(),
+            refused: None,
             next_page: 0,
             next_program: 0,
         }
@@ -128,6 +131,10 @@ impl Tracker {
                 log::info!("process {pid} ended");
                 self.tell_unsampled(&tracked);
                 walks::end(&mut tracked, self.kernel.as_mut());
+                let trouble = tracked.trouble.take();
+                let lasting =
+                    trouble.filter(|told| !told.passing && told.exit == Exit::Unsupported);
+                self.refused = lasting.or(self.refused.take());
                 if tracked.noted.is_some() {
                     let at_ns = clock::monotonic_ns();
                     self.notes.send(Note::ProcessEnded {

@@ -7,6 +7,7 @@ pub mod breakpoint;
 pub mod btf;
 pub mod clock;
 pub mod lock;
+pub mod perf;
 pub mod process;
 pub mod ptrace;
 pub mod vm;

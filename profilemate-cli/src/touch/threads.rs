@@ -64,6 +64,13 @@ fn attempt<T: Send>(
         super::cost::stood(stood_ns);
         result.map(|value| Some((value, stood_ns)))
     };
+    traced(tracer)
+}
+
+/// Runs `tracer` on a thread of its own: ptrace belongs to threads, and the end of one lets go of what it traces.
+pub(super) fn traced<T: Send>(
+    tracer: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("pm-touch".into())

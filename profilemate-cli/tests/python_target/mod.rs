@@ -65,7 +65,8 @@ impl Target {
     }
 }
 
-/// Supported interpreters: those in `PROFILEMATE_PYTHONS` (paths, separated by colons), pyenv's, and those on `PATH`.
+/// Supported interpreters: those in `PROFILEMATE_PYTHONS` (paths, separated by colons), pyenv's, those in `/usr/bin`, and
+/// the one that `tests/python/setup` gets.
 pub(crate) fn pythons() -> Vec<PathBuf> {
     let mut found = Vec::new();
     if let Ok(list) = std::env::var("PROFILEMATE_PYTHONS") {
@@ -88,7 +89,8 @@ pub(crate) fn pythons() -> Vec<PathBuf> {
                 && (10..=14).any(|minor| path.to_string_lossy().contains(&format!("/3.{minor}.")))
         });
         versions.sort();
-        found.extend(versions);
+        versions.push(format!("{home}/.cache/profilemate/python-3.14/usr/bin/python3.14").into());
+        found.extend(versions.into_iter().filter(|path| path.exists()));
     }
     found.extend(
         (10..=14)

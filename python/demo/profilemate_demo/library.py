@@ -32,7 +32,7 @@ def image(
         names[text] = len(strings)
         strings += text.encode() + b"\0"
     count = len(functions) + len(objects) + 1
-    symbols_at = 64 + 3 * 56
+    symbols_at = 64 + 4 * 56
     strings_at = symbols_at + count * _SYMBOL.size
     hash_at = (strings_at + len(strings) + 7) & ~7
     text_at = (hash_at + 4 * (3 + count) + 31) & ~31
@@ -65,9 +65,11 @@ def image(
     sections += section(3, 2, strings_at, len(strings)) + section(1, 6, text_at, len(text))
     header = b"\x7fELF\x02\x01\x01" + bytes(9)
     machine = _MACHINES.get(platform.machine(), 0)
-    header += struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, sections_at, 0, 64, 56, 3, 64, 4, 2)
+    header += struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, sections_at, 0, 64, 56, 4, 64, 4, 2)
     header += segment(1, 5, 0, text_at + len(text)) + segment(1, 6, data_at, len(data))
     header += segment(2, 6, dynamic_at, len(dynamic))
+    # The stack need not be executable: newer C libraries (glibc 2.41) do not load a library that leaves this open.
+    header += segment(0x6474E551, 6, 0, 0)
     file = bytearray(sections_at)
     for at, part in [
         (0, header), (symbols_at, symbols), (strings_at, strings), (hash_at, hashes), (text_at, text), (data_at, data)

@@ -10,7 +10,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use profilemate_ebpf as object;
 
-use crate::attach::nop5::{Child, memfd};
+use crate::attach::nop5::{Child, READY, mapped, memfd};
 use crate::attach::relocated::Relocated;
 use crate::sys::bpf::{self, Attached, Uprobes};
 
@@ -28,8 +28,6 @@ const CODE: [u8; 24] = [
 const SECOND: u64 = 16;
 /// Calls of each.
 const CALLS: u64 = 3;
-/// What the child says: it has mapped the code; then: it has called the functions.
-const READY: u8 = b'r';
 
 /// Says why not, if one link can not hear of both on this kernel.
 pub(super) fn works(ebpf: &Ebpf, bytes: &[u8]) -> Result<(), String> {
@@ -83,32 +81,15 @@ fn attempt(ebpf: &Ebpf, bytes: &[u8]) -> Result<(), String> {
 unsafe fn life(parent: libc::pid_t, page: i32, wait: i32, say: i32) -> ! {
     // SAFETY: only async-signal-safe calls, with valid pointers; the mapped code is the one above.
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        if libc::getppid() != parent {
-            libc::_exit(1);
-        }
-        libc::setpgid(0, 0);
-        let code = libc::mmap(
-            std::ptr::null_mut(),
-            4096,
-            libc::PROT_READ | libc::PROT_EXEC,
-            libc::MAP_PRIVATE,
-            page,
-            0,
-        );
-        let mut word = READY;
-        if code == libc::MAP_FAILED
-            || libc::write(say, (&raw const word).cast(), 1) != 1
-            || libc::read(wait, (&raw mut word).cast(), 1) != 1
-        {
-            libc::_exit(1);
-        }
+        let code = mapped(parent, page, wait, say);
         let first: extern "C" fn() = std::mem::transmute(code);
         let second: extern "C" fn() = std::mem::transmute(code.add(SECOND as usize));
         for _ in 0..CALLS {
             first();
             second();
         }
+        // Once more: it has called the functions.
+        let word = READY;
         libc::write(say, (&raw const word).cast(), 1);
         libc::_exit(0)
     }

@@ -13,6 +13,7 @@ use crate::target::maps::{self, Mapping};
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Version {
     /// 12 for 3.12.
     pub minor: u8,
@@ -42,6 +43,7 @@ impl Version {
 
 /// The interpreter of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Interpreter {
     /// Process id.
     pub pid: u32,
@@ -311,6 +313,35 @@ mod tests {
         assert_eq!(minor_in_name("/usr/bin/python3.8"), Some(8));
         assert_eq!(minor_in_name("/usr/bin/python3"), None);
         assert_eq!(minor_in_name("/usr/bin/python3.999999"), None);
+    }
+
+    /// `_PyRuntime` of a build whose flag is this.
+    struct Runtime(u64);
+
+    impl Memory for Runtime {
+        fn read<T: bytemuck::Pod>(&self, address: u64) -> Option<T> {
+            let flag = (address == 0x1010).then_some(self.0)?;
+            bytemuck::try_from_bytes(bytemuck::bytes_of(&flag))
+                .ok()
+                .copied()
+        }
+    }
+
+    #[test]
+    fn free_threaded_builds_are_told_by_either_sign() {
+        let symbols = Symbols {
+            runtime: 0x1000,
+            ..Symbols::default()
+        };
+        let told = |minor, path, flag| {
+            let version = Version { minor, patch: None };
+            free_threaded(version, path, &symbols, &Runtime(flag))
+        };
+        assert!(told(13, "/x/bin/python3.13", 1));
+        assert!(told(14, "/x/lib/libpython3.14t.so.1.0", 0));
+        assert!(!told(13, "/x/bin/python3.13", 0));
+        // Before, that word is something else.
+        assert!(!told(12, "/x/bin/python3.12", 1));
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub trait ReadBytes: Memory {
         self.read_bytes(address, bytemuck::cast_slice_mut(&mut words))
             .then_some(words)
     }
+
+    /// Told by a [`Snapshot`] of this memory what is read of the pages that it has cached.
+    #[cfg(test)]
+    fn note(&self, _address: u64, _len: usize) {}
 }
 
 /// A live process's memory, by `process_vm_readv`. Needs no stop and leaves no trace in the process.
@@ -146,6 +150,8 @@ impl<M: ReadBytes> ReadBytes for Snapshot<'_, M> {
         if !plausible(address, into.len()) {
             return false;
         }
+        #[cfg(test)]
+        self.memory.note(address, into.len());
         let mut done = 0;
         while done < into.len() {
             let at = address + done as u64;

@@ -24,6 +24,8 @@ pub mod traceback;
 
 mod elf;
 mod hash;
+#[cfg(test)]
+mod image;
 mod lines;
 
 pub use entry::{Entry, EntryError, EvalEntry, RemoteEntry, find_entry};

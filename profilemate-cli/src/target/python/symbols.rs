@@ -6,6 +6,7 @@ macro_rules! symbols {
     ($($(#[doc = $doc:literal])* $field:ident = $name:literal,)*) => {
         /// Addresses of the interpreter's symbols in the process.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
         pub struct Symbols {
             $($(#[doc = $doc])* pub $field: u64,)*
             /// `Py_Version`, 0 before 3.11.

@@ -18,6 +18,7 @@ use crate::touch::check::{Filters, read_proc};
 use crate::touch::inject::find_syscall_instruction;
 use crate::touch::seccomp::{self, Call};
 use crate::touch::stopped::{Attempt, Stopped};
+use crate::touch::threads::traced;
 
 /// How often is looked whether the thread has come by; for so long it may stand before we notice.
 const NAP: Duration = Duration::from_micros(50);
@@ -45,17 +46,8 @@ pub(super) fn run(pid: u32, entry: &EvalEntry, filters: Filters, code: &str) -> 
         crate::touch::cost::stood(stood_ns);
         result.map(|()| stood_ns)
     };
-    // A thread of its own: ptrace belongs to threads, and the end of one lets go of a thread that runs, without
-    // stopping it.
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("pm-touch".into())
-            .spawn_scoped(scope, tracer);
-        thread
-            .map_err(|_| Error::Worker)?
-            .join()
-            .map_err(|_| Error::Worker)?
-    })
+    // The end of the tracer's thread lets go of a thread that runs, without stopping it.
+    traced(tracer)
 }
 
 /// What about the main thread forbids the breakpoint or the call.

@@ -2,9 +2,12 @@
 //! check here has passed.
 
 use profilemate_common::memory::Memory;
+use profilemate_common::python::{
+    FLAG_BYTES, FLAG_DICT, FLAG_INT, FLAG_LIST, FLAG_STR, FLAG_TUPLE,
+};
 
 use super::sample::{ENOUGH, Sample};
-use super::{Layout, VersionCache, offsets, variable};
+use super::{FLAG_TYPE, Layout, VersionCache, offsets, variable};
 use crate::target::python::hash::HashKey;
 use crate::target::python::identify::{Interpreter, Version};
 use crate::target::python::memory::{ReadBytes, Snapshot};
@@ -45,6 +48,8 @@ impl LayoutError {
     }
 }
 
+/// The flags that say of which built-in type a class is a subclass, from `int` to `type`.
+const FLAGS_KIND: u64 = 0xff << 24;
 /// Times that a check is made anew: the process runs on meanwhile, and a table that is being resized reads wrong.
 const ATTEMPTS: usize = 3;
 
@@ -141,31 +146,35 @@ impl<M: ReadBytes> Checks<'_, M> {
     fn types(&self, layout: &Layout) -> Result<(), LayoutError> {
         let objects = Objects::new(self.memory, layout);
         let symbols = &layout.symbols;
-        for (class, name) in [
-            (symbols.type_type, "type"),
-            (symbols.type_function, "function"),
-            (symbols.type_code, "code"),
-            (symbols.type_cell, "cell"),
-            (symbols.type_module, "module"),
-            (symbols.type_int, "int"),
-            (symbols.type_float, "float"),
-            (symbols.type_str, "str"),
-            (symbols.type_bytes, "bytes"),
-            (symbols.type_tuple, "tuple"),
-            (symbols.type_list, "list"),
-            (symbols.type_dict, "dict"),
-            (symbols.type_set, "set"),
-            (symbols.type_frozenset, "frozenset"),
-            (symbols.type_staticmethod, "staticmethod"),
-            (symbols.type_classmethod, "classmethod"),
-            (symbols.type_property, "property"),
-            (symbols.type_member, "member_descriptor"),
+        for (class, name, kind) in [
+            (symbols.type_type, "type", FLAG_TYPE),
+            (symbols.type_function, "function", 0),
+            (symbols.type_code, "code", 0),
+            (symbols.type_cell, "cell", 0),
+            (symbols.type_module, "module", 0),
+            (symbols.type_int, "int", FLAG_INT),
+            (symbols.type_float, "float", 0),
+            (symbols.type_str, "str", FLAG_STR),
+            (symbols.type_bytes, "bytes", FLAG_BYTES),
+            (symbols.type_tuple, "tuple", FLAG_TUPLE),
+            (symbols.type_list, "list", FLAG_LIST),
+            (symbols.type_dict, "dict", FLAG_DICT),
+            (symbols.type_set, "set", 0),
+            (symbols.type_frozenset, "frozenset", 0),
+            (symbols.type_staticmethod, "staticmethod", 0),
+            (symbols.type_classmethod, "classmethod", 0),
+            (symbols.type_property, "property", 0),
+            (symbols.type_member, "member_descriptor", 0),
         ] {
             if !objects.is_exact(class, symbols.type_type) {
                 return Err(self.differs(format!("the type {name} is not of type type")));
             }
             if objects.type_name(class).as_deref() != Some(name) {
                 return Err(self.differs(format!("the type {name} calls itself otherwise")));
+            }
+            let kinds = objects.type_flags(class).map(|flags| flags & FLAGS_KIND);
+            if kinds != Some(kind) {
+                return Err(self.differs(format!("the type {name} says that it is another kind")));
             }
         }
         Ok(())
