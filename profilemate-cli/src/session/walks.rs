@@ -288,8 +288,17 @@ fn look(
     for (prefix, class) in &frame.classes {
         compiler = compiler.class_of(prefix, class);
     }
-    for field in &frame.fields {
-        let compiled = compiler.compile(&field.path);
+    let compile = || -> Vec<_> {
+        let fields = frame.fields.iter();
+        fields.map(|field| compiler.compile(&field.path)).collect()
+    };
+    let mut all = compile();
+    if all.iter().any(Result::is_err) {
+        // As with methods: what was read before is not of one moment.
+        resolver.refresh();
+        all = compile();
+    }
+    for (field, compiled) in frame.fields.iter().zip(all) {
         let error = compiled.as_ref().err().map(ToString::to_string);
         looked
             .plan
