@@ -270,6 +270,27 @@ fn coverage_gives_the_reason_in_plain_words() {
 }
 
 #[test]
+fn what_is_no_part_of_vllm_gives_no_reason_where_a_part_is_known() {
+    let other = |stream: &mut Stream| {
+        stream.note(&Note::Process(Process {
+            pid: 150,
+            role: "other".to_owned(),
+            reason: Some("vLLM is not imported".to_owned()),
+            ..Process::default()
+        }));
+    };
+    let mut alone = Stream::new();
+    other(&mut alone);
+    let (_, reason) = alone.tables().coverage("batch_utilization");
+    assert_eq!(reason, "vLLM is not imported");
+    let mut beside = Stream::new();
+    other(&mut beside);
+    beside.process(200, 100, "engine_core", Some(1));
+    let (_, reason) = beside.tables().coverage("batch_utilization");
+    assert_eq!(reason, "`scheduler.schedule` was not bound in any process");
+}
+
+#[test]
 fn calls_wait_for_the_length_of_a_cycle() {
     for known in [true, false] {
         let mut stream = server();

@@ -1,11 +1,11 @@
 //! The real vLLM with features that a server may have (drafts, grammars, adapters, encoders, offloaded blocks, several
 //! ranks and engines), against the reference counter inside it and vLLM's own counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use profilemate_tests::vllm::truth::{
     assert_evictions_equal, assert_forwards_equal, assert_preemptions_equal, assert_steps_equal,
-    number,
+    number, rows_of,
 };
 use profilemate_tests::vllm::{self, Run};
 use profilemate_tests::{Row, Session, assert_ledger_exact};
@@ -265,6 +265,44 @@ fn blocks_of_an_offload_tier_are_told_apart() {
     );
     let hits = run.result["external_prefix_cache_hits"].as_f64();
     assert!(hits > Some(0.0), "blocks came back: {}", run.result);
+}
+
+#[test]
+fn ranks_of_tensor_and_pipeline_parallel_workers_are_told_apart() {
+    let arguments = [
+        // Ranks wait for one another by spinning: on fewer processors than ranks each token takes seconds.
+        "--requests",
+        "2",
+        "--max-tokens",
+        "4",
+        "--engine-arg",
+        "tensor_parallel_size=2",
+        "--engine-arg",
+        "pipeline_parallel_size=2",
+        "--engine-arg",
+        CPU_GAPS,
+    ];
+    let Some((run, session)) = check("driver.py", &arguments) else {
+        return;
+    };
+    let mut ranks = BTreeMap::new();
+    for (pid, event) in run.events("execute_model") {
+        ranks.insert(pid, event["rank"].to_string());
+    }
+    let distinct: BTreeSet<&String> = ranks.values().collect();
+    assert_eq!((ranks.len(), distinct.len()), (4, 4), "{ranks:?}");
+    for table in ["forward_pass_timing", "cpu_operations_timing"] {
+        let rows = session.rows(table);
+        for (pid, rank) in &ranks {
+            let own = rows_of(&rows, *pid);
+            assert!(!own.is_empty(), "{table} of worker {pid}");
+            for row in own {
+                // Titles do not tell it; until its first pass has ended nothing does.
+                let unknown = row["rank"].is_empty() && row["step"].is_empty();
+                assert!(unknown || &row["rank"] == rank, "{table}: {row:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::facts::Facts;
 use super::process::Processes;
 use super::{Aggregator, fields};
+use crate::event::Process;
 
 /// How far a table tells what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -394,8 +395,11 @@ impl Aggregator {
         if let Some(id) = ids.iter().find(|&id| self.facts.counted.contains(id)) {
             return format!("calls of `{id}` are counted and not recorded");
         }
+        // What is no part of vLLM (a resource tracker, a compiler) says nothing, unless there is nothing else.
+        let parts = self.processes.all().any(|(process, _)| is_part(process));
         for (process, _) in self.processes.all() {
             if process.page.is_none()
+                && is_part(process) == parts
                 && let Some(reason) = &process.reason
                 && !reasons.contains(&reason.as_str())
             {
@@ -410,6 +414,11 @@ impl Aggregator {
             ids => format!("`{}` was not bound in any process", ids.join("`, `")),
         }
     }
+}
+
+/// Whether a process has a part in vLLM in which its steps could be seen.
+fn is_part(process: &Process) -> bool {
+    matches!(process.role.as_str(), "engine_core" | "worker")
 }
 
 /// Processes in which a method is not bound, though it is bound in others of the same role. Where two classes share a

@@ -132,10 +132,8 @@ mod tests {
         Seen {
             pid,
             parent,
-            started: 0,
-            comm: String::new(),
             command: command.into(),
-            ended: false,
+            ..Seen::default()
         }
     }
 

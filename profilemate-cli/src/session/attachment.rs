@@ -8,6 +8,7 @@ use super::bound::Bound;
 use super::look::{Ready, Runtime};
 use super::trouble::{Trouble, chain};
 use crate::attach::{Kernel, Link};
+use crate::catalog::Method;
 use crate::cli::Exit;
 use crate::event::{self, Counters, Note, SlotCounters};
 use crate::target::python::{Compiled, Layout, assemble};
@@ -27,6 +28,8 @@ pub(super) struct Attachment {
     layout: Layout,
     /// Calls without fields are told by the page's log.
     logs: bool,
+    /// The page is that of a parent, which forked this process.
+    inherited: bool,
 }
 
 /// What binding needs beside the process itself.
@@ -75,7 +78,7 @@ impl Attachment {
                 .kernel
                 .attach_page(&page.uprobe_path(), context.site, index)?,
         );
-        let before = all_counters(&page)?;
+        let before = counters_of(&page.slots()?);
         let log = page.log()?;
         let logs = log.is_some();
         match log {
@@ -91,23 +94,44 @@ impl Attachment {
             before,
             layout: runtime.layout,
             logs,
+            inherited: false,
         })
     }
 
-    /// The attachment of a forked child: the page, its probe and all redirected pointers are its parent's, copied.
-    pub(super) fn inherited(&self, child: u32) -> Result<Option<Self>, Trouble> {
+    /// The attachment of a forked child: the page, its probe and the redirected pointers are its parent's, copied. And
+    /// the methods that the parent was given only after the fork, which the child lacks.
+    pub(super) fn inherited(&self, child: u32) -> Result<Option<(Self, Vec<Method>)>, Trouble> {
         let Some(page) = self.page.inherited_by(child)? else {
             return Ok(None);
         };
-        let before = all_counters(&page)?;
-        Ok(Some(Self {
+        let slots = page.slots()?;
+        let has = |bound: &Bound| match bound.pointer {
+            Some(pointer) => page.redirects(bound.slot, pointer),
+            None => slots
+                .get(usize::from(bound.slot))
+                .is_some_and(|slot| slot.callee == bound.function),
+        };
+        let (bound, lacking): (Vec<Bound>, Vec<Bound>) = self.bound.iter().cloned().partition(has);
+        for bound in &bound {
+            // It may have been forked before its parent's slot was switched on.
+            page.set_mode(bound.slot, bound.effective(bound.said.mode))?;
+        }
+        let attachment = Self {
+            before: counters_of(&slots),
             page,
             index: self.index,
-            bound: self.bound.clone(),
-            before,
+            bound,
             layout: self.layout,
             logs: self.logs,
-        }))
+            inherited: true,
+        };
+        let lacking = lacking.into_iter().map(|bound| bound.method).collect();
+        Ok(Some((attachment, lacking)))
+    }
+
+    /// Whether the page is a parent's.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.inherited
     }
 
     /// The page.
@@ -145,7 +169,7 @@ impl Attachment {
                     let mode = self.mode(ready);
                     let said = self.describe(ready, redirected.slot, mode, context)?;
                     self.page.set_mode(redirected.slot, mode)?;
-                    self.hold(Bound::new(ready, request.function, said));
+                    self.hold(Bound::new(ready, Some(request.vectorcall_address), said));
                 }
                 Err(refusal) => refused.push((ready.method.id.clone(), refusal.to_string())),
             }
@@ -178,7 +202,7 @@ impl Attachment {
             let said = self.describe(ready, slot, mode, context)?;
             self.page.set_skip(slot, self.layout.kernel.false_)?;
             self.page.set_mode(slot, mode)?;
-            self.hold(Bound::new(ready, callee, said));
+            self.hold(Bound::new(ready, None, said));
         }
         Ok(refused)
     }
@@ -398,11 +422,11 @@ impl Attachment {
         }
     }
 
-    /// Puts every pointer back. Tried again if no thread could be stopped in time.
-    pub(super) fn restore(&self) -> Result<(), Trouble> {
+    /// Puts every pointer back. Tried again, so many `times` in all, if no thread could be stopped in time.
+    pub(super) fn restore(&self, times: usize) -> Result<(), Trouble> {
         let slots: Vec<u8> = self.bound.iter().map(|bound| bound.slot).collect();
         let mut last = None;
-        for _ in 0..5 {
+        for _ in 0..times {
             match restore(&self.page, &slots) {
                 Ok(restored) => {
                     log::info!(
@@ -461,13 +485,12 @@ pub fn put_back(pid: u32) -> Result<PutBack, Trouble> {
     })
 }
 
-/// What the page has counted so far, by slot.
-fn all_counters(page: &MarkerPage) -> Result<BTreeMap<u8, SlotCounters>, Trouble> {
-    let slots = page.slots()?;
-    let numbered = slots.iter().zip(0_u8..);
-    Ok(numbered
+fn counters_of(slots: &[page::Slot]) -> BTreeMap<u8, SlotCounters> {
+    slots
+        .iter()
+        .zip(0_u8..)
         .map(|(slot, number)| (number, counters(number, slot)))
-        .collect())
+        .collect()
 }
 
 fn counters(number: u8, slot: &page::Slot) -> SlotCounters {

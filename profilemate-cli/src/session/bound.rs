@@ -4,6 +4,7 @@ use profilemate_common::page::{MODE_COUNT, Mode};
 
 use super::look::Ready;
 use crate::budget::ladder;
+use crate::catalog::Method;
 use crate::event;
 
 /// A method bound to a slot.
@@ -11,6 +12,10 @@ use crate::event;
 pub(super) struct Bound {
     pub(super) slot: u8,
     pub(super) function: u64,
+    /// Where its `vectorcall` pointer lies, if that was redirected; a callable of the helper's is not.
+    pub(super) pointer: Option<u64>,
+    /// Its entry in the catalogue.
+    pub(super) method: Method,
     /// What was said of it last; its mode, unless it is shed.
     pub(super) said: event::Method,
     /// The modes while graphs can be captured and otherwise, where they differ.
@@ -29,7 +34,7 @@ pub(super) struct Bound {
 
 impl Bound {
     /// `said` names slot and mode.
-    pub(super) fn new(ready: &Ready, function: u64, said: event::Method) -> Self {
+    pub(super) fn new(ready: &Ready, pointer: Option<u64>, said: event::Method) -> Self {
         let method = &ready.method;
         let reads = ready
             .fields
@@ -38,7 +43,9 @@ impl Bound {
             .sum();
         Self {
             slot: said.slot,
-            function,
+            function: ready.function.address,
+            pointer,
+            method: method.clone(),
             changing: method
                 .events
                 .steady_mode()

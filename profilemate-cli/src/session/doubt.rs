@@ -7,24 +7,36 @@ use crate::event::Note;
 use crate::plan::{MethodPlan, MethodState};
 
 impl Tracker {
-    /// Tells which methods of the catalogue are not bound in a process.
-    pub(super) fn tell_unbound(&self, tracked: &Tracked) {
-        for method in &tracked.plan.methods {
-            if let MethodState::Unbound(reason) = &method.state {
-                if method.is_users() {
-                    log::warn!(
-                        "process {}: {} is not bound: {reason}",
-                        tracked.seen.pid,
-                        method.qualname
-                    );
-                }
-                self.notes.send(Note::Unbound {
-                    pid: tracked.seen.pid,
-                    method: method.id.clone(),
-                    reason: reason.clone(),
-                });
+    /// Tells which methods of the catalogue are not bound in a process, as far as that was not told.
+    pub(super) fn tell_unbound(&self, tracked: &mut Tracked) {
+        let unbound = |method: &MethodPlan| match &method.state {
+            MethodState::Unbound(reason) => Some((method.clone(), reason.clone())),
+            MethodState::Ready | MethodState::NotImported => None,
+        };
+        let unbound: Vec<_> = tracked.plan.methods.iter().filter_map(unbound).collect();
+        for (method, reason) in unbound {
+            if self.tell_one_unbound(tracked, &method.id, &reason) && method.is_users() {
+                log::warn!(
+                    "process {}: {} is not bound: {reason}",
+                    tracked.seen.pid,
+                    method.qualname
+                );
             }
         }
+    }
+
+    /// Tells why a method is not bound; `false` if that was told.
+    pub(super) fn tell_one_unbound(&self, tracked: &mut Tracked, id: &str, reason: &str) -> bool {
+        let new = (id.to_owned(), reason.to_owned());
+        if !tracked.told_unbound.insert(new) {
+            return false;
+        }
+        self.notes.send(Note::Unbound {
+            pid: tracked.seen.pid,
+            method: id.to_owned(),
+            reason: reason.to_owned(),
+        });
+        true
     }
 
     /// Tells that the catalogue was not written for a process's vLLM, and what of it does not fit it.

@@ -1,6 +1,6 @@
 //! Looking at one process: its interpreter, its vLLM, its methods. Reads only; the result is a plan.
 
-use semver::Version;
+use semver::{Version, VersionReq};
 
 use super::options::Options;
 use super::trouble::Trouble;
@@ -57,9 +57,12 @@ pub(super) struct Ready {
     pub events: Events,
     /// The live function.
     pub function: Function,
-    /// Its fields, compiled: name, path, and ops or why not.
-    pub fields: Vec<(String, String, Result<Compiled, String>)>,
+    /// Its fields, compiled.
+    pub fields: Vec<Field>,
 }
+
+/// A field: name, path, and what reads it or why nothing does.
+pub(super) type Field = (String, String, Result<Compiled, String>);
 
 /// What looking at a process found.
 pub(super) struct Found {
@@ -155,29 +158,17 @@ fn look_for(
             method.qualname
         );
     }
-    let mut compiler = Compiler::new(interned, &function);
-    if method.fields.iter().any(|field| reads_tensor(&field.path)) {
-        compiler = compiler.tensors(tensors(memory, resolver));
+    let compile = || compile(method, version, memory, resolver, interned, &function);
+    let mut fields = compile();
+    if fields.iter().any(|(_, _, ops)| ops.is_err()) {
+        // The process runs on, and may be importing: not all that was read before is of one moment.
+        resolver.refresh();
+        fields = compile();
     }
-    for (prefix, class) in &method.classes {
-        compiler = compiler.class_of(prefix, class);
-    }
-    let mut fields = Vec::new();
-    for field in &method.fields {
-        let there = version.is_none_or(|version| field.versions.matches(version));
-        if !there {
-            continue;
-        }
-        let ops = compiler
-            .compile(&field.path)
-            .map_err(|error| error.to_string());
+    for (name, path, ops) in &fields {
         plan.reads += ops.as_ref().map_or(0, |ops| ops.ops.len() as u32);
-        plan.fields.push((
-            field.name.clone(),
-            field.path.clone(),
-            ops.as_ref().err().cloned(),
-        ));
-        fields.push((field.name.clone(), field.path.clone(), ops));
+        let error = ops.as_ref().err().cloned();
+        plan.fields.push((name.clone(), path.clone(), error));
     }
     plan.state = MethodState::Ready;
     if stand_ins.is_none() {
@@ -190,6 +181,34 @@ fn look_for(
         fields,
     };
     (plan, Some(ready))
+}
+
+/// The fields of a method in vLLM `version`, compiled.
+fn compile(
+    method: &Method,
+    version: Option<&Version>,
+    memory: ProcessMemory,
+    resolver: &Resolver<'_, ProcessMemory>,
+    interned: &Interned<'_, '_, ProcessMemory>,
+    function: &Function,
+) -> Vec<Field> {
+    let mut compiler = Compiler::new(interned, function);
+    if method.fields.iter().any(|field| reads_tensor(&field.path)) {
+        compiler = compiler.tensors(tensors(memory, resolver));
+    }
+    for (prefix, class) in &method.classes {
+        compiler = compiler.class_of(prefix, class);
+    }
+    let there = |versions: &VersionReq| version.is_none_or(|version| versions.matches(version));
+    let fields = method.fields.iter();
+    fields
+        .filter(|field| there(&field.versions))
+        .map(|field| {
+            let ops = compiler.compile(&field.path);
+            let ops = ops.map_err(|error| error.to_string());
+            (field.name.clone(), field.path.clone(), ops)
+        })
+        .collect()
 }
 
 /// What a process runs, which is told of it also if nothing in it is traced.
@@ -372,4 +391,60 @@ pub(super) fn any_imported(runtime: &Runtime, methods: &[Method]) -> bool {
         .map(|method| method.module.as_str())
         .collect();
     !resolver.imported(&modules).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::catalog::Catalog;
+
+    const PROGRAM: &str = "\
+import sys
+class Box: pass
+print('there', flush=True)
+sys.stdin.readline()
+exec('def late(self): return self.first_known_now')
+Box.late = late
+print('done', flush=True)
+sys.stdin.readline()
+";
+
+    /// What a look has read is of many moments: a process that imports meanwhile is more than it was.
+    #[test]
+    fn a_field_whose_name_came_while_it_was_looked_for_is_read() {
+        let Ok(mut child) = Command::new("/usr/bin/python3")
+            .args(["-c", PROGRAM])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+        else {
+            println!("skipped: no /usr/bin/python3");
+            return;
+        };
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        let runtime = Runtime::open(child.id()).unwrap_or_else(|trouble| panic!("{trouble:?}"));
+        let resolver = Resolver::new(&runtime.memory, &runtime.layout);
+        let interned = Interned::new(&resolver);
+        assert_eq!(interned.find("first_known_now", "__main__"), None);
+        let mut go = child.stdin.take().unwrap();
+        go.write_all(b"\n").unwrap();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, "there\ndone\n");
+        let mut method = Catalog::vllm().methods.remove(0);
+        method.module = "__main__".to_owned();
+        method.qualname = "Box.late".to_owned();
+        method.classes.clear();
+        method.fields.truncate(1);
+        method.fields[0].path = "self.first_known_now".to_owned();
+        let (plan, _) = look_for(&method, None, runtime.memory, &resolver, &interned, None);
+        drop(go);
+        child.wait().unwrap();
+        assert_eq!(plan.state, MethodState::Ready);
+        assert_eq!(plan.fields[0].2, None);
+    }
 }

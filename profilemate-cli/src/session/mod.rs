@@ -6,6 +6,8 @@ mod budget;
 mod calibrated;
 mod doubt;
 mod drivers;
+mod forks;
+mod imports;
 mod late;
 mod logs;
 mod look;

@@ -1,9 +1,11 @@
 //! One process of the target, and where the tracker stands with it.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::attachment::Attachment;
+use super::imports::Imports;
 use super::look::{self, Runtime};
 use super::pump::Notes;
 use super::trouble::Trouble;
@@ -63,6 +65,12 @@ pub(super) struct Tracked {
     /// Its routers are sampled.
     pub(super) sampled: bool,
     pub(super) missing: Vec<Method>,
+    /// Modules that lack methods.
+    imports: Imports,
+    /// The part in vLLM for which methods were looked for.
+    pub(super) wished: Option<Role>,
+    /// What was told of methods that are not bound: catalogue id and reason.
+    pub(super) told_unbound: BTreeSet<(String, String)>,
     pub(super) plan: ProcessPlan,
     pub(super) trouble: Option<Trouble>,
     pub(super) noted: Option<event::Process>,
@@ -85,10 +93,51 @@ impl Tracked {
             sampled: false,
             modules: None,
             missing: Vec::new(),
+            imports: Imports::default(),
+            wished: None,
+            told_unbound: BTreeSet::new(),
             plan: look::bare_plan(seen),
             trouble: None,
             noted: None,
         }
+    }
+
+    /// A program begins in it: nothing that was known of it holds any more.
+    pub(super) fn begin_program(&mut self, executable: String, now: Instant) {
+        self.executable = executable;
+        self.runtime = None;
+        self.trouble = None;
+        self.attachment = None;
+        self.serving = None;
+        self.sampled = false;
+        self.scheduler_since = None;
+        self.missing.clear();
+        self.modules = None;
+        self.imports.clear();
+        self.wished = None;
+        self.told_unbound.clear();
+        self.since = now;
+        self.grown &= self.fresh;
+        self.fresh = true;
+        self.next = now;
+    }
+
+    /// Keeps looking for methods that their modules lack for as long as these may be being imported.
+    pub(super) fn keep_absent(&mut self, absent: Vec<Method>, first: bool, now: Instant) {
+        if first && self.grown {
+            return;
+        }
+        for method in absent {
+            if self.imports.may_define(&method.module, now) {
+                self.missing.push(method);
+            }
+        }
+    }
+
+    /// Whether its page is that of the parent that forked it.
+    pub(super) fn has_parents_page(&self) -> bool {
+        let attachment = self.attachment.as_ref();
+        attachment.is_some_and(Attachment::is_inherited)
     }
 
     /// Part in vLLM: by title, else by what is imported and who is below.
@@ -245,6 +294,28 @@ impl Tracked {
 mod tests {
     use super::*;
     use crate::catalog::Catalog;
+
+    #[test]
+    fn an_engine_that_imports_its_scheduler_late_is_looked_at_until_it_has_defined_it() {
+        let now = Instant::now();
+        let schedule = || {
+            let mut methods = Catalog::vllm().methods;
+            methods.retain(|method| method.id == "scheduler.schedule");
+            methods
+        };
+        let mut tracked = Tracked::new(&Seen::default(), now);
+        tracked.grown = false;
+        tracked.since = now.checked_sub(Duration::from_mins(5)).unwrap();
+        tracked.keep_absent(schedule(), false, now);
+        assert!(!tracked.missing.is_empty());
+        // What ran for long before it was first seen has imported what it has.
+        let mut grown = Tracked::new(&Seen::default(), now);
+        grown.grown = true;
+        grown.keep_absent(schedule(), true, now);
+        assert!(grown.missing.is_empty());
+        grown.keep_absent(schedule(), false, now);
+        assert!(!grown.missing.is_empty());
+    }
 
     #[test]
     fn an_engine_that_takes_long_to_start_is_looked_at_often_until_its_scheduler_is_there() {

@@ -21,7 +21,7 @@ use crate::catalog::{Catalog, Method};
 use crate::cli::Exit;
 use crate::cli::args::Touch;
 use crate::event::{Counters, Ledger, Note};
-use crate::plan::{ProcessPlan, Technique};
+use crate::plan::Technique;
 use crate::sys::clock;
 use crate::target::process::{self, Seen};
 use crate::target::role::{self, Role};
@@ -29,6 +29,8 @@ use crate::touch::MarkerPage;
 
 /// An interpreter that cannot be read for so long is not one that is only starting.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often putting back is tried at the end.
+const RESTORES: usize = 5;
 
 /// Follows the processes of a target.
 pub(super) struct Tracker {
@@ -155,23 +157,16 @@ impl Tracker {
             .processes
             .entry(seen.pid)
             .or_insert_with(|| Tracked::new(seen, now));
+        let other = tracked.executable != executable || seen.has_other_program(&tracked.seen);
         tracked.seen = seen.clone();
-        // The first look, or another program runs in it now. A process that is ending has no executable any more.
-        if !executable.is_empty() && tracked.executable != executable {
+        // The first look, or another program runs in it now, perhaps of the same file. A process that is ending has no
+        // executable any more.
+        if !executable.is_empty() && other {
             if !tracked.executable.is_empty() {
                 self.drivers.forget(seen.pid);
             }
-            tracked.executable = executable;
-            tracked.runtime = None;
-            tracked.trouble = None;
-            tracked.attachment = None;
             walks::end(tracked, self.kernel.as_mut());
-            tracked.serving = None;
-            tracked.sampled = false;
-            tracked.since = now;
-            tracked.grown &= tracked.fresh;
-            tracked.fresh = true;
-            tracked.next = now;
+            tracked.begin_program(executable, now);
         }
     }
 
@@ -180,6 +175,11 @@ impl Tracker {
         let Some(mut tracked) = self.processes.remove(&pid) else {
             return;
         };
+        if self.borrows_memory(&tracked) {
+            // What is in it is its parent's; it is looked at once it runs a program of its own.
+            self.processes.insert(pid, tracked);
+            return;
+        }
         if tracked.fresh {
             tracked.fresh = false;
             self.inherit(&mut tracked);
@@ -196,6 +196,8 @@ impl Tracker {
             tracked.trouble = self.attach(&mut tracked, engines, now).err();
             if let Some(trouble) = &mut tracked.trouble {
                 trouble.passing &= tracked.since.elapsed() < PATIENCE || tracked.runtime.is_some();
+                // A debugger that came after us goes again.
+                trouble.passing |= tracked.attachment.is_some() && trouble.exit == Exit::Busy;
                 if tracked.attachment.is_none() {
                     tracked.plan.technique = if trouble.passing {
                         Technique::Wait(trouble.reason.clone())
@@ -232,35 +234,6 @@ impl Tracker {
         })
     }
 
-    /// A forked child of an attached process has its page, probe and redirected pointers already.
-    fn inherit(&self, tracked: &mut Tracked) {
-        let child = tracked.seen.pid;
-        let parents = self
-            .processes
-            .values()
-            .filter_map(|parent| Some((parent, parent.attachment.as_ref()?)));
-        for (parent, attachment) in parents {
-            let Ok(Some(attachment)) = attachment.inherited(child) else {
-                continue;
-            };
-            log::info!(
-                "process {child} was forked from {} and is traced as it is",
-                parent.seen.pid
-            );
-            tracked.plan = ProcessPlan {
-                technique: Technique::MethodProbes,
-                python: parent.plan.python.clone(),
-                interpreter: parent.plan.interpreter.clone(),
-                vllm: parent.plan.vllm.clone(),
-                methods: parent.plan.methods.clone(),
-                ..look::bare_plan(&tracked.seen)
-            };
-            tracked.missing.clone_from(&parent.missing);
-            tracked.attachment = Some(attachment);
-            return;
-        }
-    }
-
     /// Looks at a process, and attaches or binds what can be.
     fn attach(
         &mut self,
@@ -282,8 +255,11 @@ impl Tracker {
         if walks::wanted(tracked, &runtime, self.options.touch, calls) {
             return self.walk(tracked, &runtime, role);
         }
-        let first = tracked.attachment.is_none();
         let needed = self.needs_helper(&runtime);
+        if !needed && self.outgrows_page(tracked, &runtime, role) {
+            self.part(tracked)?;
+        }
+        let first = tracked.attachment.is_none();
         let mut sampled = self.sampling(tracked, role).filter(|_| !tracked.sampled);
         if let Some(sampled) = &sampled {
             // A command that was started with the helper has it bind methods by its plan, and only sample on request.
@@ -320,9 +296,7 @@ impl Tracker {
         tracked.plan.take(found.plan, role, first);
         tracked.explain();
         tracked.missing = found.missing;
-        if tracked.is_young() {
-            tracked.missing.extend(found.absent);
-        }
+        tracked.keep_absent(found.absent, first, now);
         if found.ready.is_empty() && first {
             return Err(Trouble::passing(Exit::NoTarget, tracked.plan.why_none()));
         }
@@ -333,12 +307,20 @@ impl Tracker {
             self.begin(tracked)?;
         }
         tracked.sampled |= sampled.is_some();
-        self.bind(tracked, &found.ready, stand_ins.is_some())?;
+        tracked.wished = Some(role);
+        let bound = self.bind(tracked, &found.ready, stand_ins.is_some());
+        self.tell_unbound(tracked);
         if first {
-            self.tell_unbound(tracked);
             self.tell_doubt(tracked);
         }
-        Ok(())
+        if let Err(trouble) = &bound {
+            // The next look tries again.
+            for ready in found.ready {
+                self.tell_one_unbound(tracked, &ready.method.id, &trouble.reason);
+                tracked.missing.push(ready.method);
+            }
+        }
+        bound
     }
 
     /// Has the stacks of a process walked, or looks for what was not imported yet.
@@ -367,13 +349,14 @@ impl Tracker {
     /// Methods to look for in a process; `None` if there is nothing new to look for.
     fn wanted(
         &self,
-        tracked: &mut Tracked,
+        tracked: &Tracked,
         runtime: &Runtime,
         role: Role,
     ) -> Result<Option<Vec<Method>>, Trouble> {
         if tracked.attachment.is_some() {
-            let any = look::any_imported(runtime, &tracked.missing);
-            return Ok(any.then(|| std::mem::take(&mut tracked.missing)));
+            let bare = tracked.has_parents_page() && !self.needs_helper(runtime);
+            let any = !bare && look::any_imported(runtime, &tracked.missing);
+            return Ok(any.then(|| tracked.missing.clone()));
         }
         let vllm = look::imported_version(runtime);
         match look::wish(&self.catalog, &self.options, role, vllm.as_deref()) {
@@ -553,7 +536,11 @@ impl Tracker {
         }
         let mut troubles = Vec::new();
         for (pid, tracked) in &self.processes {
-            if let Some(Err(trouble)) = tracked.attachment.as_ref().map(Attachment::restore) {
+            if let Some(Err(trouble)) = tracked
+                .attachment
+                .as_ref()
+                .map(|held| held.restore(RESTORES))
+            {
                 troubles.push((*pid, trouble));
             }
         }

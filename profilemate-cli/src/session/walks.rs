@@ -1,6 +1,9 @@
 //! The walks of one process's stacks: nothing in it is written, stopped or mapped.
 
+use std::time::Instant;
+
 use super::attachment::{self, Context};
+use super::imports::Imports;
 use super::look::{self, Runtime};
 use super::options::Options;
 use super::tracked::Tracked;
@@ -22,8 +25,9 @@ use crate::touch::Resident;
 pub(super) struct Walks {
     pid: u32,
     number: u16,
-    /// Functions that are still to be found: their modules are not imported.
+    /// Functions that are still to be found: their modules are not imported, or not to the end.
     missing: Vec<Frame>,
+    imports: Imports,
     /// Code objects that are looked for.
     targets: Vec<u64>,
 }
@@ -45,6 +49,7 @@ impl Walks {
             pid,
             number,
             missing: frames,
+            imports: Imports::default(),
             targets: Vec::new(),
         })
     }
@@ -63,11 +68,17 @@ impl Walks {
         let resolver = Resolver::new(&runtime.memory, &runtime.layout);
         let interned = Interned::new(&resolver);
         let mut plans = Vec::new();
+        let now = Instant::now();
         for frame in std::mem::take(&mut self.missing) {
             let looked = look(&frame, &resolver, &interned);
             match looked.plan.state {
+                MethodState::Ready => {}
                 MethodState::NotImported => self.missing.push(frame.clone()),
-                MethodState::Ready | MethodState::Unbound(_) => {}
+                MethodState::Unbound(_) => {
+                    if self.imports.may_define(&frame.module, now) {
+                        self.missing.push(frame.clone());
+                    }
+                }
             }
             plans.push(looked.plan);
             let Some(function) = looked.function else {
@@ -186,14 +197,14 @@ pub(super) fn follow(
         return Ok(());
     }
     let plans = walks.bind(runtime, &mut context)?;
-    log::info!(
-        "process {}: its stacks are walked for frames of {} functions",
-        tracked.seen.pid,
-        plans
-            .iter()
-            .filter(|plan| plan.state == MethodState::Ready)
-            .count()
-    );
+    let ready = plans.iter().filter(|plan| plan.state == MethodState::Ready);
+    let ready = ready.count();
+    if ready > 0 {
+        log::info!(
+            "process {}: its stacks are walked for frames of {ready} functions",
+            tracked.seen.pid
+        );
+    }
     tracked.plan.take_frames(plans);
     tracked.note(context.notes);
     Ok(())
@@ -277,8 +288,17 @@ fn look(
     for (prefix, class) in &frame.classes {
         compiler = compiler.class_of(prefix, class);
     }
-    for field in &frame.fields {
-        let compiled = compiler.compile(&field.path);
+    let compile = || -> Vec<_> {
+        let fields = frame.fields.iter();
+        fields.map(|field| compiler.compile(&field.path)).collect()
+    };
+    let mut all = compile();
+    if all.iter().any(Result::is_err) {
+        // As with methods: what was read before is not of one moment.
+        resolver.refresh();
+        all = compile();
+    }
+    for (field, compiled) in frame.fields.iter().zip(all) {
         let error = compiled.as_ref().err().map(ToString::to_string);
         looked
             .plan

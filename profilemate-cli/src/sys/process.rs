@@ -60,6 +60,23 @@ impl AsFd for PidFd {
     }
 }
 
+/// Whether two processes run in one address space: a child made by `vfork`, until it runs a program of its own. `false`
+/// where the kernel does not tell.
+pub(crate) fn share_memory(one: u32, other: u32) -> bool {
+    const KCMP_VM: libc::c_long = 1;
+    // SAFETY: only numbers are passed.
+    unsafe {
+        libc::syscall(
+            libc::SYS_kcmp,
+            libc::c_long::from(one),
+            libc::c_long::from(other),
+            KCMP_VM,
+            0_usize,
+            0_usize,
+        ) == 0
+    }
+}
+
 /// Makes the calling thread run as soon as it can whenever it has something to do, where that is allowed. For threads
 /// that somebody else's thread stands still for; they must never be busy for long.
 #[cfg(target_arch = "x86_64")] // where threads are stopped

@@ -20,9 +20,18 @@ pub struct Seen {
     pub command: String,
     /// `Z` or `X`: it has ended.
     pub ended: bool,
+    /// Where the code and the stack of the program that runs in it begin: an `exec` moves them, also one of the same
+    /// file. A forked child has its parent's. Zeros where they cannot be read.
+    pub program: [u64; 2],
 }
 
 impl Seen {
+    /// Whether another program runs in the process than when it was seen `before`.
+    pub fn has_other_program(&self, before: &Self) -> bool {
+        let known = |seen: &Self| seen.program != [0, 0];
+        known(self) && known(before) && self.program != before.program
+    }
+
     /// How long ago the process was started; `None` where the clock cannot be read.
     pub fn age(&self) -> Option<Duration> {
         let text = std::fs::read_to_string("/proc/uptime").ok()?;
@@ -80,6 +89,7 @@ fn see_stat(process: &Proc) -> Option<Seen> {
         command: String::new(),
         comm: stat.comm,
         ended: matches!(stat.state, 'Z' | 'X' | 'x'),
+        program: [stat.startcode, stat.startstack],
     })
 }
 
@@ -218,9 +228,7 @@ mod tests {
             pid,
             parent,
             started: 1,
-            comm: String::new(),
-            command: String::new(),
-            ended: false,
+            ..Seen::default()
         }
     }
 

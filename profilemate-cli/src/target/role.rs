@@ -144,10 +144,9 @@ mod tests {
         Seen {
             pid: 2,
             parent: 1,
-            started: 0,
             comm: comm.into(),
             command: command.into(),
-            ended: false,
+            ..Seen::default()
         }
     }
 

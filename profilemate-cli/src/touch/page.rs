@@ -33,7 +33,8 @@ impl MarkerPage {
     /// Finds or makes the page of process `pid`, locks it, and puts back what a killed tracer left redirected.
     ///
     /// `original` is the interpreter's own vectorcall function. `held` are the pages that this tracer holds already:
-    /// a forked child has its parent's page, and with it the parent's lock.
+    /// a forked child has its parent's page, and with it the parent's lock. It is given a page of its own, whose slots
+    /// can hold other methods than its parent's; but for callables of the helper's, which pass through theirs for good.
     pub fn acquire(pid: u32, original: u64, held: &[&Self]) -> Result<(Self, Restored), Error> {
         let mut undone = Restored::default();
         let mut usable = None;
@@ -45,7 +46,8 @@ impl MarkerPage {
             };
             page.lock()?;
             undone = undone.and(restore_all(&page)?);
-            if usable.is_none() && page.current && page.original()? == original {
+            let own = relative.is_none() || page.slots()?.iter().any(|slot| slot.callee != 0);
+            if usable.is_none() && own && page.current && page.original()? == original {
                 usable = Some(page);
             }
         }
@@ -236,6 +238,12 @@ impl MarkerPage {
     /// Where a redirected `vectorcall` pointer of `slot` points to.
     pub fn vectorcall_address(&self, slot: u8) -> u64 {
         self.base() + code::vectorcall_stub(slot) as u64
+    }
+
+    /// Whether the `vectorcall` pointer at `address` points into `slot`.
+    pub fn redirects(&self, slot: u8, address: u64) -> bool {
+        self.read_target::<u64>(address)
+            .is_ok_and(|pointer| pointer == self.vectorcall_address(slot))
     }
 
     /// Where a C method (`METH_FASTCALL | METH_KEYWORDS`) that stands in for the slot's function points to. Set

@@ -11,6 +11,15 @@ type Experts = (BTreeMap<(u64, u64), u64>, BTreeMap<(u64, u64, u64), u64>);
 /// What the routers gave in every so many calls of each layer, as the reference saw it inside the process; and all calls
 /// of each layer.
 fn routed(run: &Run, every: u64) -> (Experts, BTreeMap<u64, u64>) {
+    routed_from(run, every, &BTreeMap::new())
+}
+
+/// As [`routed`], without so many first calls of each layer.
+fn routed_from(
+    run: &Run,
+    every: u64,
+    skipped: &BTreeMap<u64, u64>,
+) -> (Experts, BTreeMap<u64, u64>) {
     let (mut chosen, mut pairs) = Experts::default();
     let mut calls = BTreeMap::new();
     for (_, event) in run.events("route") {
@@ -18,7 +27,10 @@ fn routed(run: &Run, every: u64) -> (Experts, BTreeMap<u64, u64>) {
         let layer = name.split('.').find_map(|part| part.parse().ok()).unwrap();
         let number = calls.entry(layer).or_default();
         *number += 1;
-        if (*number - 1) % every != 0 {
+        let skipped = skipped
+            .get(&layer)
+            .is_some_and(|skipped| *number <= *skipped);
+        if skipped || (*number - 1) % every != 0 {
             continue;
         }
         for token in event["ids"].as_array().unwrap() {
@@ -79,28 +91,42 @@ pub(super) fn assert_samples_equal(run: &Run, session: &Session, every: u64) {
     assert_eq!(choices, truth.0.values().sum::<u64>());
 }
 
-/// Experts and pairs of experts equal the reference's, and the layers' calls have their tokens.
+/// Experts and pairs of experts equal the reference's, and the layers' calls have their tokens. Calls of a warm-up may be
+/// missing, as far as they came before their methods were bound: the session says how many it saw.
 pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
     let integer = |row: &Row, column: &str| row[column].parse::<u64>().unwrap();
-    let ((chosen, pairs), _) = routed(run, 1);
-    assert!(!chosen.is_empty(), "routers were called");
+    let warm_up = warm_up(run);
+    let mut sampled = BTreeMap::new();
     for row in session.rows("moe_expert_selection") {
-        assert_eq!(row["sampled_calls"], row["calls"], "{row:?}");
+        let (calls, own) = (integer(&row, "calls"), integer(&row, "sampled_calls"));
+        sampled.insert(integer(&row, "layer_idx"), own);
+        assert!(calls - own <= warm_up, "{row:?}, {warm_up} of the warm-up");
     }
+    let all = routed(run, 1).1;
+    let mut skipped = BTreeMap::new();
+    for (layer, calls) in all {
+        let skip = calls - sampled[&layer];
+        assert!(skip <= warm_up, "layer {layer}: {skip} calls are missing");
+        skipped.insert(layer, skip);
+    }
+    let (chosen, pairs) = routed_from(run, 1, &skipped).0;
+    assert!(!chosen.is_empty(), "routers were called");
     assert_eq!(told(session), (chosen.clone(), pairs));
-    let calls = session.rows("moe_expert_timing");
-    let tokens: u64 = calls.iter().map(|row| integer(row, "num_tokens")).sum();
-    assert_eq!(
-        2 * tokens,
-        chosen.values().sum::<u64>(),
-        "two experts a token"
-    );
-    for row in &calls {
-        assert_eq!(
-            (&*row["num_experts"], &*row["top_k"]),
-            ("8", "2"),
-            "{row:?}"
-        );
+    let rows = session.rows("moe_expert_timing");
+    for row in &rows {
+        let shape = (&*row["num_experts"], &*row["top_k"]);
+        assert_eq!(shape, ("8", "2"), "{row:?}");
+    }
+    for (layer, sampled) in sampled {
+        let calls = rows.iter().rev();
+        let calls = calls.filter(|row| integer(row, "layer_idx") == layer);
+        let tokens: u64 = calls
+            .take(sampled as usize)
+            .map(|row| integer(row, "num_tokens"))
+            .sum();
+        let own = chosen.iter().filter(|((of, _), _)| *of == layer);
+        let choices: u64 = own.map(|(_, count)| count).sum();
+        assert_eq!(2 * tokens, choices, "two experts a token, layer {layer}");
     }
     let choices: u64 = session
         .rows("moe_load_imbalance")
@@ -108,4 +134,21 @@ pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
         .map(|row| integer(row, "choices"))
         .sum();
     assert_eq!(choices, chosen.values().sum::<u64>());
+}
+
+/// Calls of each layer's router before the first step.
+fn warm_up(run: &Run) -> u64 {
+    let time = |event: &serde_json::Value| event["t"].as_f64().unwrap();
+    let steps = run.events("schedule");
+    let first = steps
+        .iter()
+        .map(|(_, event)| time(event))
+        .fold(f64::MAX, f64::min);
+    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+    for (_, event) in run.events("route") {
+        if time(event) < first {
+            *calls.entry(event["layer"].as_str().unwrap()).or_default() += 1;
+        }
+    }
+    calls.into_values().max().unwrap_or(0)
 }
