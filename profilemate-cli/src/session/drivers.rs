@@ -332,7 +332,9 @@ fn size(pid: u32) -> Option<u64> {
 /// KiB of code that a process maps besides its executable's: what its libraries have (`VmLib`).
 fn code(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLib:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmLib:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 

@@ -346,7 +346,10 @@ mod tests {
         let mut tracked = Tracked::new(&Seen::default(), now);
         tracked.grown = false;
         tracked.count_modules(None, before(IMPORTING * 2));
-        assert!(tracked.is_expected(false), "its interpreter is only starting");
+        assert!(
+            tracked.is_expected(false),
+            "its interpreter is only starting"
+        );
         tracked.count_modules(Some(30), before(IMPORTING * 2));
         tracked.count_modules(Some(31), before(IMPORTING / 2));
         assert!(tracked.is_expected(false), "it imports slowly");
