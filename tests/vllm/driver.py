@@ -247,6 +247,8 @@ def serve(a):
     base = "http://127.0.0.1:%d" % port
     print("server:", " ".join(cmd), "log:", log, flush=True)
     t0 = time.time()
+    # Who ends it before its time does not leave the server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     with open(log, "wb") as lf:
         proc = subprocess.Popen(cmd, env=env_for(a), stdout=lf, stderr=subprocess.STDOUT)
     tree = []

@@ -3,9 +3,11 @@
 //! One thread looks for servers; each server has a thread that keeps it ([`keeper`]); HTTP is served beside them.
 
 pub mod config;
+mod files;
 pub mod http;
 pub mod identity;
 pub mod keeper;
+mod load;
 mod names;
 mod push;
 pub mod server;
@@ -14,7 +16,6 @@ pub mod state;
 pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,73 +25,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::print::note;
 use crate::cli::{Exit, Failure};
 use crate::metrics::declare::Id;
-use crate::metrics::otlp::Target;
-use crate::secret::{Secret, Token};
 use config::Config;
 use keeper::Keeper;
+use load::Held;
 use names::Names;
 use server::Key;
 use shared::Shared;
 use state::State;
 
+pub use load::{Loaded, Source};
+
 /// Time between two looks at the room that traces take.
 const ROOM: Duration = Duration::from_secs(60);
 /// The same while one is taken.
 const ROOM_TRACING: Duration = Duration::from_secs(1);
-
-/// Where the configuration is read from, again with each SIGHUP.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The file; `None`: defaults.
-    pub path: Option<PathBuf>,
-    /// Address that was given on the command line.
-    pub listen: Option<std::net::SocketAddr>,
-}
-
-/// A configuration with the secrets that it names.
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// Token of the clients.
-    pub token: Option<Token>,
-    /// TLS.
-    pub acceptor: Option<http::Acceptor>,
-    /// Collector.
-    pub collector: Option<Target>,
-}
-
-impl Source {
-    /// Reads everything.
-    pub fn load(&self) -> Result<Loaded, Failure> {
-        let failed = |error: config::Error| {
-            let hint = error.hint();
-            Failure::new(Exit::Usage, error).hint(hint)
-        };
-        let mut config = match &self.path {
-            Some(path) => Config::read(path).map_err(failed)?,
-            None => Config::default(),
-        };
-        if let Some(listen) = self.listen {
-            config.agent.listen = listen;
-        }
-        config.check().map_err(failed)?;
-        let token = config.auth.token_file.as_deref().map(Token::read);
-        let token = token.transpose().map_err(|error| failed(error.into()))?;
-        let kubelet = config.identity.kubelet_token_file.as_deref();
-        let kubelet = kubelet.map(Secret::read).transpose();
-        kubelet.map_err(|error| failed(error.into()))?;
-        let acceptor = http::Acceptor::read(&config).map_err(|error| {
-            Failure::new(Exit::Usage, error).hint("`[tls]` needs a PEM certificate and its key")
-        })?;
-        let collector = push::target(&config.otlp).map_err(failed)?;
-        Ok(Loaded {
-            config,
-            token,
-            acceptor,
-            collector,
-        })
-    }
-}
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(source: &Source) -> Result<(), Failure> {
@@ -126,6 +74,7 @@ async fn work(source: &Source, loaded: Loaded, state: &State) -> Result<(), Fail
     }
     let mut signals = Signals::new()?;
     let listen = loaded.config.agent.listen;
+    let acceptor = loaded.acceptor.clone();
     let server = http::Server::bind(&loaded.config, loaded.acceptor)
         .await
         .map_err(|error| {
@@ -133,68 +82,28 @@ async fn work(source: &Source, loaded: Loaded, state: &State) -> Result<(), Fail
             Failure::new(Exit::Output, error).hint("`listen` in `[agent]` chooses another address")
         })?;
     let shared = Shared::new(loaded.config, loaded.token);
+    let mut held = Held::new(&shared, acceptor, loaded.look);
     if let Ok(address) = server.address() {
         note(&format!("listening on {address}"));
     }
     let http = tokio::spawn(server.serve(Arc::clone(&shared)));
-    let mut push = push::Pushing::default();
-    push.begin(loaded.collector, &shared.registry);
+    held.push.begin(loaded.collector, &shared.registry);
     let mut watch = Watch::new(Arc::clone(&shared), state);
     loop {
         watch.turn().await;
+        held.renew();
         let interval = shared.config().agent.interval.0;
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
-            _ = signals.reload.recv() => reload(source, &shared, &mut push),
+            _ = signals.reload.recv() => held.reload(source),
         }
     }
     watch.end();
-    push.end(&shared.registry);
+    held.push.end(&shared.registry);
     http.abort();
     Ok(())
-}
-
-/// Reads the configuration again. One that is refused changes nothing.
-fn reload(source: &Source, shared: &Shared, push: &mut push::Pushing) {
-    match source.load() {
-        Ok(Loaded {
-            mut config,
-            token,
-            collector,
-            ..
-        }) => {
-            let before = shared.config();
-            if config.agent.listen != before.agent.listen
-                || config.agent.state_folder != before.agent.state_folder
-                || config.tls != before.tls
-            {
-                log::warn!("`listen`, `state_folder` and `[tls]` change with a restart only");
-                config.agent.listen = before.agent.listen;
-                config
-                    .agent
-                    .state_folder
-                    .clone_from(&before.agent.state_folder);
-                config.tls = before.tls.clone();
-            }
-            let renew = config.probes != before.probes;
-            let push_anew = config.otlp != before.otlp;
-            shared.take(config, token);
-            if push_anew {
-                push.end(&shared.registry);
-                push.begin(collector, &shared.registry);
-            }
-            if renew {
-                shared.keepers().iter().for_each(|keeper| keeper.renew());
-            }
-            note("the configuration was read again");
-        }
-        Err(failure) => {
-            log::error!("the configuration was refused and the one before holds: {failure}");
-            shared.refuse(failure.to_string());
-        }
-    }
 }
 
 /// The signals that the agent heeds.

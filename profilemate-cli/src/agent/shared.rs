@@ -86,6 +86,11 @@ impl Shared {
         };
     }
 
+    /// Another token holds from now on.
+    pub fn take_token(&self, token: Option<Token>) {
+        lock(&self.settings).token = token;
+    }
+
     /// A configuration was not taken.
     pub fn refuse(&self, why: String) {
         lock(&self.settings).refused = Some(why);

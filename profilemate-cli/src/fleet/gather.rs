@@ -108,6 +108,9 @@ pub async fn roll(engine: &impl Engine, question: &Question) -> Result<Roll, Err
         };
         format!("max_over_time(timestamp({metric})[{span}s:{look}s]{offset})")
     };
+    // `timestamp` alone does not do: VictoriaMetrics takes it of the last sample within five minutes, also where a later
+    // scrape has marked that series as ended. The series itself is then gone in every engine.
+    let present = |metric: &str| format!("timestamp({metric}) and {metric}");
     let lookback = question.lookback.as_secs();
     let (info, agent) = (
         format!("profilemate_server_info{select}"),
@@ -116,9 +119,9 @@ pub async fn roll(engine: &impl Engine, question: &Question) -> Result<Roll, Err
     let window = question.window.as_secs().max(1);
     Ok(Roll {
         now,
-        servers: ask(format!("timestamp({info})")).await?,
+        servers: ask(present(&info)).await?,
         servers_seen: ask(seen(info)).await?,
-        agents: ask(format!("timestamp({agent})")).await?,
+        agents: ask(present(agent)).await?,
         agents_seen: ask(seen(agent.to_owned())).await?,
         scraped: ask(format!(
             "up and on (job) last_over_time({agent}[{lookback}s])"

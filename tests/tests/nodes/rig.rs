@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use profilemate_tests::engine::{self, Engine};
 use profilemate_tests::net::Net;
 use profilemate_tests::{Guard, binary, demo, root, wait_for};
+use serde_json::Value;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const PORT: u16 = 9464;
@@ -20,7 +22,9 @@ pub(crate) struct Site {
     pub(crate) net: Net,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) python: PathBuf,
+    tools: PathBuf,
     client: reqwest::blocking::Client,
+    nodes: Vec<&'static str>,
 }
 
 /// A running agent.
@@ -51,7 +55,7 @@ impl Site {
         if !root() {
             return None;
         }
-        let python = demo::python("3.12")?;
+        let (tools, python) = (engine::folder()?, demo::python("3.12")?);
         let all: Vec<&str> = nodes.iter().copied().chain([MONITOR]).collect();
         let net = Net::new(&all)?;
         let folder = tempfile::tempdir().expect("a folder");
@@ -80,7 +84,9 @@ impl Site {
             net,
             folder,
             python,
+            tools,
             client,
+            nodes: nodes.to_vec(),
         })
     }
 
@@ -130,7 +136,7 @@ impl Site {
         let own = self.folder.path().join(node).join("target");
         let mark = self.mark(node);
         self.net.within(node, || {
-            demo::start_marked(&self.python, &own, 240, more, &[mark])
+            demo::start_marked(&self.python, &own, 600, more, &[mark])
         })
     }
 
@@ -154,6 +160,64 @@ impl Site {
     pub(crate) fn value(&self, node: &str, metric: &str, label: &str) -> f64 {
         let text = self.ask(node, "/metrics").expect("metrics");
         sum(&text, metric, label)
+    }
+
+    /// The scrape configuration of all nodes.
+    fn scrape(&self) -> PathBuf {
+        let target = |node: &&str| {
+            let address = self.net.address(node);
+            format!("  - targets: [\"{address}:{PORT}\"]\n    labels: {{instance: \"{node}\"}}\n")
+        };
+        let targets: Vec<String> = self.nodes.iter().map(target).collect();
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let text = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n\
+             - job_name: profilemate\n  scheme: https\n  tls_config: {{ca_file: \"{}\"}}\n  \
+             authorization: {{credentials_file: \"{}\"}}\n  static_configs:\n{}",
+            path("crt"),
+            path("token"),
+            targets.concat(),
+        );
+        let file = self.folder.path().join("scrape.yaml");
+        std::fs::write(&file, text).expect("a configuration");
+        file
+    }
+
+    /// Starts Prometheus, on the store that it had if it was there before.
+    pub(crate) fn prometheus(&self) -> Engine {
+        let (config, data) = (self.scrape(), self.folder.path().join("prometheus"));
+        self.net.within(MONITOR, || {
+            Engine::prometheus(&self.tools, &data, &config, 9_090)
+        })
+    }
+
+    /// Starts `VictoriaMetrics`.
+    pub(crate) fn victoria(&self) -> Engine {
+        let (config, data) = (self.scrape(), self.folder.path().join("victoria"));
+        self.net.within(MONITOR, || {
+            Engine::victoria_that_scrapes(&self.tools, &data, &config)
+        })
+    }
+
+    /// The value that an engine knows, if it knows one.
+    pub(crate) fn known(&self, engine: &Engine, query: &str) -> Option<f64> {
+        let answer = self.net.within(MONITOR, || engine.query(query));
+        let value = answer["data"]["result"][0]["value"][1].as_str()?;
+        Some(value.parse().expect("a number"))
+    }
+
+    /// `profilemate fleet`: exit code, JSON, and what it says.
+    pub(crate) fn fleet(&self, url: &str, arguments: &[&str]) -> (i32, Value, String) {
+        let mut command = Command::new(binary());
+        command
+            .args(["fleet", "--prometheus", url, "--json"])
+            .args(arguments);
+        let done = self
+            .net
+            .within(MONITOR, || command.output().expect("profilemate runs"));
+        let words = String::from_utf8_lossy(&done.stderr).into_owned();
+        let json = serde_json::from_slice(&done.stdout).unwrap_or_default();
+        (done.status.code().unwrap_or(-1), json, words)
     }
 
     /// Sends a signal to all processes of a target.

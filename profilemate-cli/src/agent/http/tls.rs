@@ -1,7 +1,7 @@
 //! TLS, with the certificate and key of the configuration.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -31,9 +31,9 @@ pub enum Error {
     Pair(#[from] rustls::Error),
 }
 
-/// Makes TLS connections of plain ones.
+/// Makes TLS connections of plain ones. All copies have the certificate and key that were taken last.
 #[derive(Clone)]
-pub struct Acceptor(TlsAcceptor);
+pub struct Acceptor(Arc<RwLock<TlsAcceptor>>);
 
 impl Acceptor {
     /// With the files of `[tls]`; `None` if there are none.
@@ -53,7 +53,19 @@ impl Acceptor {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(certificates, private)?;
-        Ok(Some(Self(TlsAcceptor::from(Arc::new(config)))))
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Some(Self(Arc::new(RwLock::new(acceptor)))))
+    }
+
+    fn latest(&self) -> TlsAcceptor {
+        let latest = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        latest.clone()
+    }
+
+    /// Connections from now on have the certificate and key of another.
+    pub fn take(&self, other: &Self) {
+        let latest = other.latest();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = latest;
     }
 
     /// Shakes hands.
@@ -61,7 +73,7 @@ impl Acceptor {
         &self,
         stream: tokio::net::TcpStream,
     ) -> std::io::Result<tokio_rustls::server::TlsStream<tokio::net::TcpStream>> {
-        self.0.accept(stream).await
+        self.latest().accept(stream).await
     }
 }
 

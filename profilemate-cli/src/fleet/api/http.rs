@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER,
+};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 
 use super::{Answer, Engine, Error, Span, answer};
@@ -217,6 +219,11 @@ pub fn client(access: &Access, base: &Url) -> Result<Client, Error> {
         let (name, value) = named(header).ok_or_else(|| Error::Header {
             header: header.split(':').next().unwrap_or("").to_owned(),
         })?;
+        if [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(&name) {
+            return Err(Error::SecretInArguments {
+                name: name.to_string(),
+            });
+        }
         headers.insert(name, value);
     }
     if let Some(mut value) = authorization(access)? {

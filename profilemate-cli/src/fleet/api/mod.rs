@@ -34,6 +34,12 @@ pub enum Error {
         /// As given.
         header: String,
     },
+    /// A header that holds a secret stands among the arguments.
+    #[error("the header `{name}` holds a secret, which every user can read in the process list")]
+    SecretInArguments {
+        /// The header's name.
+        name: String,
+    },
     /// The authorities in a file cannot be used.
     #[error("cannot use the certificates in `{path}`")]
     Certificates {
@@ -108,6 +114,9 @@ impl Error {
                 "use https, or ask the engine on this machine through localhost"
             }
             Self::Header { .. } => "give --header 'NAME: VALUE'",
+            Self::SecretInArguments { .. } => {
+                "put it into a file, and give --token-file FILE or --basic-auth-file FILE"
+            }
             Self::Certificates { .. } => "--ca-file wants certificates in PEM",
             Self::Secret(secret::Error::Open { .. }) => "chmod 600 FILE",
             Self::Secret(_) => "the file holds the secret in one line",
