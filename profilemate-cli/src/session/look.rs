@@ -403,11 +403,11 @@ mod tests {
 
     const PROGRAM: &str = "\
 import sys
-class Box: pass
+class Box:
+    def late(self): pass
 print('there', flush=True)
 sys.stdin.readline()
-exec('def late(self): return self.first_known_now')
-Box.late = late
+exec('def other(box): return box.first_known_now')
 print('done', flush=True)
 sys.stdin.readline()
 ";
