@@ -131,16 +131,18 @@ if "blocked" in modes:
     sys.stdin.readline()
 seed = 0
 input_ended = False
+# Two loops: a handler may run, and raise, at the inner one's jump back too.
 while not input_ended:
     try:
-        checked(seed)
-        if "forks" in modes:
-            fork()
-        seed += 1
-        asked = asked or bool(select.select([0], [], [], 0)[0])
-        if asked and all(count[name] for name in wanted):
-            modes.discard("raising")
-            input_ended = True
+        while not input_ended:
+            checked(seed)
+            if "forks" in modes:
+                fork()
+            seed += 1
+            asked = asked or bool(select.select([0], [], [], 0)[0])
+            if asked and all(count[name] for name in wanted):
+                modes.discard("raising")
+                input_ended = True
     except Alarm:
         count["caught"] += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
