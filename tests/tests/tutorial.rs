@@ -20,6 +20,28 @@ struct Step {
     shown: Vec<String>,
 }
 
+impl Step {
+    /// Runs the commands, with `output` for what they print. A look at one moment (`where`) is taken again until it meets
+    /// the demo at work: between two of its bursts of requests there is nothing to wait for.
+    fn script(&self, output: &Path) -> String {
+        let output = output.display();
+        let commands = &self.commands;
+        if !commands.contains("profilemate where") {
+            return format!("exec > {output} 2>&1\n{commands}");
+        }
+        let same = self.shown.iter().map(|line| line.trim());
+        let same = same.filter(|line| !line.contains(|c: char| c.is_ascii_digit()));
+        let seen: Vec<String> = same
+            .map(|line| format!("grep -qF '{line}' {output}"))
+            .collect();
+        assert!(!seen.is_empty(), "`{commands}` shows nothing");
+        let seen = seen.join(" && ");
+        format!(
+            "for _ in $(seq 20); do\nexec > {output} 2>&1\n{commands}if {seen}; then break; fi\ndone"
+        )
+    }
+}
+
 /// The steps of the tutorial: `text` blocks show what the `console` block before them prints.
 fn steps() -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
@@ -109,12 +131,8 @@ fn every_command_of_the_tutorial_runs_and_prints_what_is_shown() {
     assert!(steps.len() > 10 && steps.iter().any(|step| !step.shown.is_empty()));
     let mut script = "set -e -o pipefail\ntrap 'kill $PID 2> /dev/null || true' EXIT\n".to_owned();
     for (number, step) in steps.iter().enumerate() {
-        let _ = write!(
-            script,
-            "exec > {}/{number}.out 2>&1\n{}",
-            at.display(),
-            step.commands
-        );
+        let output = at.join(format!("{number}.out"));
+        let _ = writeln!(script, "{}", step.script(&output));
     }
     let path = format!("{}:{}", at.display(), std::env::var("PATH").unwrap());
     let mut shell = Guard::start(
