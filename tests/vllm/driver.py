@@ -39,6 +39,7 @@ def parser(description=__doc__):
     p.add_argument("--requests", type=int, default=16)
     p.add_argument("--rounds", type=int, default=1, help="offline: generate() calls; serve: waves")
     p.add_argument("--stop-file", help="offline: no further round once this file is there; serve: ends --hold")
+    p.add_argument("--start-file", help="serve: the first request waits until this file is there")
     p.add_argument("--round-gap", type=float, default=0.0, help="seconds between rounds")
     p.add_argument("--prompt-len", type=int, default=20)
     p.add_argument("--prompt-step", type=int, default=1, help="request i has prompt_len + i*step tokens")
@@ -266,6 +267,8 @@ def serve(a):
         t_load = time.time() - t0
         touch(a.ready_file)
         tree = children(proc.pid)
+        while a.start_file and not os.path.exists(a.start_file):
+            time.sleep(0.1)
         t1 = time.time()
         errs, done = [], [0, 0]
         lk = threading.Lock()

@@ -4,3 +4,4 @@
 mod collector;
 mod death;
 mod rig;
+mod vllm;
