@@ -20,9 +20,12 @@ impl Aggregator {
     }
 
     /// `runner.model_forward`: the decoder of a model with an encoder. Whether it has one tells the forward pass around
-    /// the call, which ends later.
+    /// the call, which ends later; the next ones are known by it.
     pub(super) fn decoder(&mut self, seen: Seen<'_>) {
-        self.operations.pend(seen, What::Decoder);
+        let process = self.processes.get(seen.call.pid);
+        if process.is_none_or(|process| process.multimodal != Some(false)) {
+            self.operations.pend(seen, What::Decoder);
+        }
     }
 
     /// `encoder.cross_attention`: one layer's.

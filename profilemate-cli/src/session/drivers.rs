@@ -90,13 +90,15 @@ impl Drivers {
         let size = size(pid);
         let same_size = size.is_some() && size == process.size;
         process.size = size;
-        if let Some((before, at)) = process.mapped
-            && now < at + SELDOM
-            && (same_size || code(pid) == Some(before))
-        {
+        let recent = process.mapped.filter(|(_, at)| now < *at + SELDOM);
+        if recent.is_some() && same_size {
             return;
         }
-        process.mapped = code(pid).map(|code| (code, now));
+        let code = code(pid);
+        if recent.is_some_and(|(before, _)| code == Some(before)) {
+            return;
+        }
+        process.mapped = code.map(|code| (code, now));
         // A process that has just ended has no map; it is forgotten in a moment.
         let Ok((found, failed)) = cuda::find(pid) else {
             return;

@@ -159,12 +159,7 @@ fn look_for(
         );
     }
     let compile = || compile(method, version, memory, resolver, interned, &function);
-    let mut fields = compile();
-    if fields.iter().any(|(_, _, ops)| ops.is_err()) {
-        // The process runs on, and may be importing: not all that was read before is of one moment.
-        resolver.refresh();
-        fields = compile();
-    }
+    let fields = again(resolver, compile, |(_, _, ops)| ops.is_err());
     for (name, path, ops) in &fields {
         plan.reads += ops.as_ref().map_or(0, |ops| ops.ops.len() as u32);
         let error = ops.as_ref().err().cloned();
@@ -181,6 +176,21 @@ fn look_for(
         fields,
     };
     (plan, Some(ready))
+}
+
+/// What `compile` gives; where one of it has failed, what it gives from memory read afresh. The process runs on, and may
+/// be importing: not all that was read before is of one moment.
+pub(super) fn again<T>(
+    resolver: &Resolver<'_, ProcessMemory>,
+    compile: impl Fn() -> Vec<T>,
+    has_failed: impl Fn(&T) -> bool,
+) -> Vec<T> {
+    let compiled = compile();
+    if !compiled.iter().any(has_failed) {
+        return compiled;
+    }
+    resolver.refresh();
+    compile()
 }
 
 /// The fields of a method in vLLM `version`, compiled.

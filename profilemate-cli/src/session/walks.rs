@@ -292,12 +292,7 @@ fn look(
         let fields = frame.fields.iter();
         fields.map(|field| compiler.compile(&field.path)).collect()
     };
-    let mut all = compile();
-    if all.iter().any(Result::is_err) {
-        // As with methods: what was read before is not of one moment.
-        resolver.refresh();
-        all = compile();
-    }
+    let all = look::again(resolver, compile, Result::is_err);
     for (field, compiled) in frame.fields.iter().zip(all) {
         let error = compiled.as_ref().err().map(ToString::to_string);
         looked
