@@ -6,31 +6,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use profilemate_tests::{Guard, binary, root, wait_for};
+use profilemate_tests::{Guard, binary, certificate, root, wait_for};
 
 /// How long something may take on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Puts a new certificate for loopback into a folder, with its key and a token.
 fn issue(folder: &Path, token: &str) -> reqwest::Certificate {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
-        .args(["-days", "1", "-subj", "/CN=profilemate-agent"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key", "-out", "crt"])
-        .current_dir(folder)
-        .output()
-        .expect("openssl");
-    let words = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "{words}");
-    std::fs::write(folder.join("token"), token).expect("a token");
-    for secret in ["key", "token"] {
-        let owner = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(folder.join(secret), owner).expect("permissions");
-    }
-    let pem = std::fs::read(folder.join("crt")).expect("the certificate");
-    reqwest::Certificate::from_pem(&pem).expect("a certificate")
+    certificate::token(folder, token);
+    certificate::issue(folder, "IP:127.0.0.1")
 }
 
 /// The status of an agent's answer to who trusts `authority` only; `None` where there is no connection.

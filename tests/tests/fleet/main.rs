@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use profilemate_tests::engine::{self, Engine, program};
-use profilemate_tests::{binary, wait_for};
+use profilemate_tests::{binary, certificate, wait_for};
 use serde_json::Value;
 
 pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
@@ -306,28 +306,7 @@ fn an_authority_of_ones_own_is_trusted_where_it_is_named() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name);
-    let made = Command::new("openssl")
-        .args([
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-        ])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(file("key"))
-        .arg("-out")
-        .arg(file("crt"))
-        .output()
-        .expect("openssl");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    certificate::issue(folder.path(), "DNS:localhost");
     let web = "tls_server_config: {cert_file: crt, key_file: key}\n";
     std::fs::write(file("web"), web).expect("a file");
     std::fs::write(file("config"), "{}\n").expect("a file");

@@ -1,13 +1,12 @@
 //! Nodes with agents and targets, and who looks at them.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use profilemate_tests::engine::{self, Engine};
 use profilemate_tests::net::Net;
-use profilemate_tests::{Guard, binary, demo, root, wait_for};
+use profilemate_tests::{Guard, binary, certificate, demo, root, wait_for};
 use serde_json::Value;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -34,21 +33,6 @@ pub(crate) struct Agent {
     log: PathBuf,
 }
 
-/// A certificate for all addresses of the nodes, which is its own authority.
-fn certify(folder: &Path, names: &str) {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
-        .args(["-days", "1", "-subj", "/CN=profilemate-agent"])
-        .args(["-addext", &format!("subjectAltName={names}")])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key", "-out", "crt"])
-        .current_dir(folder)
-        .output()
-        .expect("openssl");
-    let words = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "{words}");
-}
-
 impl Site {
     /// `None`: something that it needs is not here, which is printed.
     pub(crate) fn build(nodes: &[&'static str]) -> Option<Self> {
@@ -63,15 +47,9 @@ impl Site {
             .iter()
             .map(|node| format!("IP:{}", net.address(node)))
             .collect();
-        certify(folder.path(), &names.join(","));
-        std::fs::write(folder.path().join("token"), TOKEN).expect("a token");
-        for secret in ["token", "key"] {
-            let owner = std::fs::Permissions::from_mode(0o600);
-            std::fs::set_permissions(folder.path().join(secret), owner).expect("permissions");
-        }
         let _chosen = rustls::crypto::ring::default_provider().install_default();
-        let pem = std::fs::read(folder.path().join("crt")).expect("the certificate");
-        let authority = reqwest::Certificate::from_pem(&pem).expect("a certificate");
+        let authority = certificate::issue(folder.path(), &names.join(","));
+        certificate::token(folder.path(), TOKEN);
         // Made on the monitor: the thread behind it stays there.
         let client = net.within(MONITOR, || {
             reqwest::blocking::Client::builder()
