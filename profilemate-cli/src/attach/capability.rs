@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::sys::status;
+
 /// Oldest kernel: attach cookies and perf links came with it.
 pub const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
@@ -120,10 +122,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 /// The set of effective capabilities in a `/proc/PID/status`.
 fn effective(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+    status::field(status, "CapEff")
+        .and_then(|set| u64::from_str_radix(set, 16).ok())
         .unwrap_or(0)
 }
 

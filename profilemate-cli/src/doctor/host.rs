@@ -5,6 +5,7 @@ use std::fs;
 use super::{Line, Mark};
 use crate::attach::{self, Capabilities, Nop5, OLDEST_KERNEL};
 use crate::cli::Exit;
+use crate::sys::status;
 use crate::touch;
 
 /// First kernel with one link for many uprobes.
@@ -61,9 +62,7 @@ impl Host {
                 .trim()
                 .parse()
                 .ok(),
-            seccomp: status
-                .lines()
-                .find_map(|line| line.strip_prefix("Seccomp:")?.trim().parse().ok()),
+            seccomp: status::field(&status, "Seccomp").and_then(|mode| mode.parse().ok()),
             memlock: limit.current,
             tracefs: [
                 "/sys/kernel/tracing/events",

@@ -7,6 +7,7 @@ use crate::cli::Exit;
 use crate::plan::driver::{DriverPlan, LibraryPlan};
 use crate::plan::{MethodPlan, MethodState, ProcessPlan, Technique};
 use crate::session::Trouble;
+use crate::sys::status;
 use crate::target::libraries;
 use crate::target::role::Role;
 use crate::touch::{self, MarkerPage, Resident};
@@ -202,10 +203,7 @@ fn refused(name: &'static str, trouble: Trouble) -> Line {
 
 fn seccomp(pid: u32) -> Line {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mode = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"))
-        .map(str::trim);
+    let mode = status::field(&status, "Seccomp");
     let needed = "memfd_create and an executable mmap pass";
     match mode {
         Some("0") => Line::new("seccomp", Mark::Good, "no filter"),

@@ -12,6 +12,7 @@ use crate::attach::{self, Capabilities, DriverLink, DriverSite, Kernel, Nop5};
 use crate::event::{self, Note};
 use crate::plan::driver::{self as plan, LibraryPlan};
 use crate::plan::site::KernelFacts;
+use crate::sys::status;
 use crate::target::cuda::{self, Library, Side};
 
 /// Time between two looks at a young process, and at others.
@@ -331,13 +332,10 @@ fn size(pid: u32) -> Option<u64> {
     statm.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// KiB of code that a process maps besides its executable's: what its libraries have (`VmLib`).
+/// KiB of code that a process maps besides its executable's.
 fn code(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmLib:"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status::library_code(&status.ok()?)
 }
 
 /// A plan of which nothing could be done.

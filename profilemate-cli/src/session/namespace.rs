@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::sys::process::innermost_id;
+use crate::sys::status::innermost_id;
 
 /// Names remembered, at most.
 const CAPACITY: usize = 16_384;

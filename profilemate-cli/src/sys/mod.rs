@@ -10,4 +10,5 @@ pub mod lock;
 pub mod perf;
 pub mod process;
 pub mod ptrace;
+pub mod status;
 pub mod vm;

@@ -115,24 +115,9 @@ pub fn in_first_pid_namespace() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
 }
 
-/// What a process or thread calls itself, by the text of its `/proc/…/status`: its id in the innermost pid namespace.
-pub fn innermost_id(status: &str) -> Option<u32> {
-    let ids = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    ids.split_ascii_whitespace().next_back()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_innermost_id_is_the_last() {
-        assert_eq!(innermost_id("Pid:\t7\nNSpid:\t700\t7\n"), Some(7));
-        assert_eq!(innermost_id("NSpid:\t700\n"), Some(700));
-        assert_eq!(innermost_id("Pid:\t7\n"), None);
-    }
 
     #[test]
     fn a_process_is_alive_until_it_is_killed() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sys::process::innermost_id;
+use crate::sys::status::{field, innermost_id};
 
 /// Threads of a process that are looked at, at most.
 const TASKS: usize = 8192;
@@ -73,8 +73,7 @@ fn read(path: &str) -> String {
 fn task(pid: u32, tid: u32, now: Option<Duration>) -> Option<Task> {
     let file = |name: &str| read(&format!("/proc/{pid}/task/{tid}/{name}"));
     let status = file("status");
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    let state = field("State:")?.trim().to_owned();
+    let state = field(&status, "State")?.to_owned();
     let own_tid = innermost_id(&status);
     let waits_in = file("wchan");
     let last = scheduled(&file("sched"));

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 
 use super::Error;
+use crate::sys::status;
 
 /// What `/proc/PID/status` tells.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,22 +18,19 @@ struct Status {
 
 impl Status {
     fn parse(text: &str) -> Self {
-        let mut status = Self::default();
-        for line in text.lines() {
-            let Some((key, value)) = line.split_once(':') else {
-                continue;
-            };
-            let value = value.trim();
-            match key {
-                "State" => status.state = value.chars().next().unwrap_or_default(),
-                "TracerPid" => status.tracer = value.parse().unwrap_or(0),
-                "Seccomp" => status.seccomp = value.parse().unwrap_or(0),
-                "SigIgn" => status.ignored = u64::from_str_radix(value, 16).unwrap_or(0),
-                "VmSize" => status.has_memory = true,
-                _ => {}
-            }
+        let number = |name| status::field(text, name)?.parse().ok();
+        let ignored = status::field(text, "SigIgn");
+        Self {
+            state: status::field(text, "State")
+                .and_then(|state| state.chars().next())
+                .unwrap_or_default(),
+            tracer: number("TracerPid").unwrap_or(0),
+            seccomp: number("Seccomp").unwrap_or(0),
+            ignored: ignored
+                .and_then(|set| u64::from_str_radix(set, 16).ok())
+                .unwrap_or(0),
+            has_memory: status::field(text, "VmSize").is_some(),
         }
-        status
     }
 }
 
@@ -103,10 +101,8 @@ fn judge(pid: u32, status: &Status) -> Result<(), Error> {
 /// The process that a thread belongs to; the thread itself where that cannot be told.
 fn process_of(tid: u32) -> u32 {
     let status = read_proc(tid, "status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
-        .unwrap_or(tid)
+    let process = status::field(&status, "Tgid").and_then(|pid| pid.parse().ok());
+    process.unwrap_or(tid)
 }
 
 /// A 32-bit program makes system calls by other numbers.

@@ -3,7 +3,7 @@
 
 use super::check::read_proc;
 use super::stopped::Stopped;
-use crate::sys::process::innermost_id;
+use crate::sys::status::innermost_id;
 use crate::sys::vm;
 
 /// Offsets of `tid` in `struct pthread`, to which the thread pointer points: glibc (2.4 and newer, `nptl/descr.h`), musl

@@ -9,6 +9,7 @@ use super::elf;
 use super::identify::Interpreter;
 use super::layout::{Breaker, Layout, STATE_INTERPRETER};
 use super::memory::ReadBytes;
+use crate::sys::status::innermost_id;
 use crate::target::maps;
 
 /// The function at whose entry older interpreters are stopped.
@@ -293,11 +294,7 @@ fn remote<M: ReadBytes>(pid: u32, layout: &Layout, memory: &M) -> Result<RemoteE
 /// Whether `number` is the main thread's of process `pid`, in its own pid namespace.
 fn is_main_thread(pid: u32, number: u64) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))
-        .and_then(|numbers| numbers.split_ascii_whitespace().last()?.parse().ok())
-        == Some(number)
+    innermost_id(&status).map(u64::from) == Some(number)
 }
 
 #[cfg(test)]
