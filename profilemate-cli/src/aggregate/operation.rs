@@ -139,35 +139,48 @@ impl Held {
     }
 }
 
+/// A process and a thread of it.
+type Thread = (u32, u32);
+
 /// The rows that wait, and the latest anchor of each thread.
 #[derive(Debug, Default)]
 pub struct Operations {
     held: VecDeque<Held>,
-    anchors: HashMap<(u32, u32), Anchor>,
+    /// How many have gone from the front of `held`: the number of its first row.
+    gone: u64,
+    /// The numbers of the rows whose steps are not known, in order, by thread.
+    pending: HashMap<Thread, VecDeque<u64>>,
+    anchors: HashMap<Thread, Anchor>,
     cycles: Cycles,
 }
 
 impl Operations {
     /// A schedule call or forward pass ended. `pipelined`: what follows it on this thread may be of another step.
     pub fn anchor(&mut self, pid: u32, tid: u32, anchor: Anchor, pipelined: bool) {
-        let before = self.anchors.get(&(pid, tid)).copied();
-        for held in &mut self.held {
-            if (held.pid, held.tid) != (pid, tid) || !matches!(held.step, Step::Pending) {
-                continue;
-            }
-            if held.entry_cycles >= anchor.entry_cycles
-                && held.return_cycles <= anchor.return_cycles
-            {
-                held.step = Step::Known(anchor.step);
-            } else if held.return_cycles <= anchor.entry_cycles {
-                held.step =
-                    Step::Known(before.and_then(|before| before.step).filter(|_| !pipelined));
-            }
+        let thread = (pid, tid);
+        let before = self.anchors.get(&thread).and_then(|before| before.step);
+        let (held, gone) = (&mut self.held, self.gone);
+        if let Some(pending) = self.pending.get_mut(&thread) {
+            pending.retain(|number| {
+                let index = number.saturating_sub(gone) as usize;
+                let Some(held) = held.get_mut(index) else {
+                    return false;
+                };
+                if held.entry_cycles >= anchor.entry_cycles
+                    && held.return_cycles <= anchor.return_cycles
+                {
+                    held.step = Step::Known(anchor.step);
+                } else if held.return_cycles <= anchor.entry_cycles {
+                    held.step = Step::Known(before.filter(|_| !pipelined));
+                }
+                matches!(held.step, Step::Pending)
+            });
         }
         if self.anchors.len() >= THREADS {
             self.anchors.clear();
+            self.pending.retain(|_, numbers| !numbers.is_empty());
         }
-        self.anchors.insert((pid, tid), anchor);
+        self.anchors.insert(thread, anchor);
     }
 
     /// Makes rows of those that need not wait, and of all seen before `old_ns`, in the order of their ends.
@@ -188,14 +201,35 @@ impl Operations {
             let Some(held) = self.held.pop_front() else {
                 break;
             };
+            self.forget_pending(&held);
+            self.gone += 1;
             if let Some(row) = held.row(processes, session) {
                 rows.put(row);
             }
         }
     }
 
+    /// The first row goes. If its step is not known, its number is the first of its thread's.
+    fn forget_pending(&mut self, first: &Held) {
+        if !matches!(first.step, Step::Pending) {
+            return;
+        }
+        let thread = (first.pid, first.tid);
+        if let Some(pending) = self.pending.get_mut(&thread) {
+            pending.pop_front();
+            if pending.is_empty() {
+                self.pending.remove(&thread);
+            }
+        }
+    }
+
     /// Keeps a row until its step is known.
     fn hold(&mut self, seen: Seen<'_>, what: What, step: Step) {
+        if matches!(step, Step::Pending) {
+            let number = self.gone + self.held.len() as u64;
+            let thread = (seen.call.pid, seen.call.tid);
+            self.pending.entry(thread).or_default().push_back(number);
+        }
         self.held.push_back(Held {
             pid: seen.call.pid,
             tid: seen.call.tid,
@@ -218,6 +252,8 @@ impl Operations {
     pub fn ended(&mut self, pid: u32) {
         self.cycles.forget(pid);
         self.anchors.retain(|thread, _| thread.0 != pid);
+        self.pending
+            .retain(|thread, numbers| thread.0 != pid || !numbers.is_empty());
     }
 
     /// The step of the schedule call or forward pass that a call of this thread has within it.
