@@ -7,6 +7,9 @@ use super::process::Processes;
 use super::{Aggregator, fields};
 use crate::event::Process;
 
+/// Why there are no CUDA graphs, whatever vLLM was told of them.
+pub const NO_CUDA: &str = "no process of the target has loaded a CUDA driver library";
+
 /// How far a table tells what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

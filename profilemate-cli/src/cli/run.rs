@@ -235,6 +235,12 @@ fn summary(done: &Finished) -> serde_json::Value {
     })
 }
 
+/// How many rows a table got, for people.
+fn written(table: &str, rows: u64) -> String {
+    let word = if rows == 1 { "row" } else { "rows" };
+    format!("  {table:<24} {rows:>9} {word}")
+}
+
 /// Tells how a session ended: a summary on stderr, the folder (or JSON) on stdout.
 fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
     for (pid, trouble) in &done.troubles {
@@ -245,11 +251,15 @@ fn finished(options: &Options, done: Finished) -> Result<Exit, Failure> {
     }
     if !options.quiet {
         print::note(&format!(
-            "{}; {} processes were attached",
-            done.reason, done.attached
+            "{}; {} attached",
+            done.reason,
+            match done.attached {
+                1 => "1 process was".to_owned(),
+                many => format!("{many} processes were"),
+            }
         ));
         for (table, rows) in &done.outcome.rows {
-            print::note(&format!("  {table:<24} {rows:>9} rows"));
+            print::note(&written(table, *rows));
         }
         print::note(&format!(
             "  {} events, {} lost",
@@ -336,7 +346,7 @@ pub(super) fn replay(replay: &Replay, quiet: bool) -> Result<Exit, Failure> {
     drop(underway);
     if !quiet {
         for (table, rows) in &outcome.rows {
-            print::note(&format!("  {table:<24} {rows:>9} rows"));
+            print::note(&written(table, *rows));
         }
     }
     let folder = outcome.folder.canonicalize().unwrap_or(outcome.folder);

@@ -131,7 +131,7 @@ impl Explanation {
 /// Why a rule cannot be judged; `None` if it can.
 fn blind(rule: &Rule, facts: &Facts, cover: &Cover) -> Option<String> {
     for need in rule.needs {
-        if (need.seen)(facts) {
+        if (need.seen)(facts, cover) {
             continue;
         }
         let reason = cover.blind.get(need.table);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::aggregate::coverage;
 use crate::sink::csv::CsvFolder;
 use crate::table::AnyRow;
 use crate::table::batch_utilization::BatchUse;
@@ -505,4 +506,30 @@ fn the_order_of_the_tables_does_not_matter() {
         let judge = |facts| Explanation::of(facts, &Cover::default(), None);
         assert_eq!(judge(&one), judge(&two), "{rule}");
     }
+}
+
+#[test]
+fn without_cuda_nobody_is_told_to_use_cuda_graphs() {
+    let mut facts = Facts::default();
+    for step in 0..200 {
+        let eager = ForwardPass {
+            graph_mode: Some("NONE"),
+            ..pass(step)
+        };
+        facts.row(&eager.into(), &|_| Some(1));
+    }
+    facts.finish();
+    let judged = |cover| {
+        let explanation = Explanation::of(&facts, &cover, None);
+        let mut found = explanation.findings.iter();
+        let reason = explanation.not_judged.into_iter();
+        (
+            found.any(|finding| finding.rule == "graphs_unused"),
+            reason.filter(|one| one.rule == "graphs_unused").count(),
+        )
+    };
+    assert_eq!(judged(Cover::default()), (true, 0));
+    let mut cover = Cover::default();
+    cover.add("cuda_graph_captures", "not_applicable", coverage::NO_CUDA);
+    assert_eq!(judged(cover), (false, 1));
 }

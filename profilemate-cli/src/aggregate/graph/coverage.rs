@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use profilemate_common::driver::Function;
 
 use crate::aggregate::Aggregator;
-use crate::aggregate::coverage::{Coverage, Status};
+use crate::aggregate::coverage::{Coverage, NO_CUDA, Status};
 
 /// Reasons of refused symbols that are told, at most.
 const REASONS: usize = 3;
@@ -66,13 +66,12 @@ impl Aggregator {
     }
 
     fn why_no_graphs(&self, function: Function) -> Result<(), Coverage> {
-        if self.graphs.disabled && !self.graphs.enabled {
-            let reason = "CUDA graphs are disabled (enforce_eager, or cudagraph_mode NONE)";
-            return Err(Coverage::new(Status::NotApplicable, reason));
-        }
         let libraries = &self.facts.libraries;
         if libraries.is_empty() {
-            let reason = "no process of the target has loaded a CUDA driver library";
+            return Err(Coverage::new(Status::NotApplicable, NO_CUDA));
+        }
+        if self.graphs.disabled && !self.graphs.enabled {
+            let reason = "CUDA graphs are disabled (enforce_eager, or cudagraph_mode NONE)";
             return Err(Coverage::new(Status::NotApplicable, reason));
         }
         let is_probed = libraries.values().any(|library| {

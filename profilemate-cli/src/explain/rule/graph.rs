@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{GRAPHS, MODES, Rule, STEPS, limit};
+use super::{CUDA, GRAPHS, MODES, Rule, STEPS, limit};
 use crate::explain::facts::{Facts, Span};
 use crate::explain::{Case, Change, Cost, Evidence, Found, sizes};
 
@@ -48,7 +48,7 @@ pub(super) const TOO_LARGE: Rule = Rule {
 pub(super) const UNUSED: Rule = Rule {
     id: "graphs_unused",
     doc: "Decode passes run without CUDA graphs, all or nearly all of them.",
-    needs: &[MODES],
+    needs: &[MODES, CUDA],
     limits: &[
         limit("passes", 100.0, "decode passes"),
         limit("share_pct", 95.0, "part of them without a graph"),

@@ -8,7 +8,8 @@ mod step;
 mod wait;
 
 use super::facts::Facts;
-use super::{Case, Found};
+use super::{Case, Cover, Found};
+use crate::aggregate::coverage;
 
 /// From when on something is a fault.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ pub struct Need {
     /// What it lacks, where it does.
     pub missing: &'static str,
     /// Whether it was observed.
-    pub seen: fn(&Facts) -> bool,
+    pub seen: fn(&Facts, &Cover) -> bool,
 }
 
 /// One rule.
@@ -56,27 +57,27 @@ pub(super) const fn limit(name: &'static str, value: f64, doc: &'static str) -> 
 pub(super) const STEPS: Need = Need {
     table: "batch_utilization",
     missing: "no row",
-    seen: |facts| facts.engines.values().any(|engine| engine.span.rows > 0),
+    seen: |facts, _| facts.engines.values().any(|engine| engine.span.rows > 0),
 };
 pub(super) const CACHE: Need = Need {
     table: "kv_cache_usage",
     missing: "no row with a usage",
-    seen: |facts| facts.caches.values().any(|cache| cache.span.rows > 0),
+    seen: |facts, _| facts.caches.values().any(|cache| cache.span.rows > 0),
 };
 pub(super) const PASSES: Need = Need {
     table: "forward_pass_timing",
     missing: "no row",
-    seen: |facts| facts.forward.span.rows > 0,
+    seen: |facts, _| facts.forward.span.rows > 0,
 };
 pub(super) const PHASES: Need = Need {
     table: "forward_pass_timing",
     missing: "no row with a phase",
-    seen: |facts| !facts.forward.phases.is_empty(),
+    seen: |facts, _| !facts.forward.phases.is_empty(),
 };
 pub(super) const GPU_TIME: Need = Need {
     table: "forward_pass_timing",
     missing: "no GPU time",
-    seen: |facts| {
+    seen: |facts, _| {
         facts
             .forward
             .workers
@@ -87,32 +88,41 @@ pub(super) const GPU_TIME: Need = Need {
 pub(super) const RANKS: Need = Need {
     table: "forward_pass_timing",
     missing: "no step that several ranks ran",
-    seen: |facts| facts.forward.shared_steps > 0,
+    seen: |facts, _| facts.forward.shared_steps > 0,
 };
 pub(super) const MODES: Need = Need {
     table: "forward_pass_timing",
     missing: "no decode pass with a graph mode",
-    seen: |facts| !facts.forward.decode_modes.is_empty(),
+    seen: |facts, _| !facts.forward.decode_modes.is_empty(),
 };
 pub(super) const GRAPHS: Need = Need {
     table: "cuda_graph_captures",
     missing: "no captured size, nor has cuda_graph_usage",
-    seen: |facts| !facts.graphs.sizes.is_empty(),
+    seen: |facts, _| !facts.graphs.sizes.is_empty(),
+};
+/// A server without a GPU of NVIDIA's runs without CUDA graphs, and nothing can be done about it.
+pub(super) const CUDA: Need = Need {
+    table: "cuda_graph_captures",
+    missing: "no CUDA",
+    seen: |_, cover| {
+        let reason = cover.blind.get("cuda_graph_captures");
+        reason.is_none_or(|reason| reason != coverage::NO_CUDA)
+    },
 };
 pub(super) const REQUESTS: Need = Need {
     table: "preemption_events",
     missing: "no row",
-    seen: |facts| facts.requests.started.rows + facts.requests.preempted.rows > 0,
+    seen: |facts, _| facts.requests.started.rows + facts.requests.preempted.rows > 0,
 };
 pub(super) const EXPERTS: Need = Need {
     table: "moe_expert_selection",
     missing: "no row",
-    seen: |facts| facts.experts.rows.rows > 0,
+    seen: |facts, _| facts.experts.rows.rows > 0,
 };
 pub(super) const ENCODER: Need = Need {
     table: "encoder_decoder_timing",
     missing: "no row",
-    seen: |facts| facts.encoder.0.rows > 0,
+    seen: |facts, _| facts.encoder.0.rows > 0,
 };
 
 /// All rules.
