@@ -27,7 +27,7 @@ impl Target {
     /// Starts the bench's own target.
     pub(crate) fn start() -> Result<Self> {
         let python = ["3.12", "3.13", "3.10"].into_iter().find_map(demo::python);
-        Self::of(&python.context("no Python 3.10, 3.12 or 3.13 on this machine")?)
+        Self::of(&python.context("no Python 3.10, 3.12, 3.13 or 3.14 on this machine")?)
     }
 
     /// Starts the bench's own target on this Python.

@@ -122,7 +122,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn start(library: &str) -> Result<Target> {
     let python = ["3.12", "3.13", "3.10"].into_iter().find_map(demo::python);
-    let python = python.context("no Python 3.10, 3.12 or 3.13 on this machine")?;
+    let python = python.context("no Python 3.10, 3.12, 3.13 or 3.14 on this machine")?;
     let mut command = Command::new(python);
     command
         .args([

@@ -24,7 +24,7 @@ pub(super) fn section(plan: &ProcessPlan, trouble: Option<&Trouble>) -> Section 
         let found = format!("CPython {python}, {file}; its layout was checked on live objects");
         lines.push(
             Line::new("python", Mark::Good, found)
-                .needs("3.10, 3.12 or 3.13; 3.11 with the helper"),
+                .needs("3.10, 3.12, 3.13 or 3.14; 3.11 with the helper"),
         );
     }
     if let Some(version) = &plan.vllm {

@@ -68,10 +68,16 @@ impl Split {
     }
 
     pub(super) fn section(&self, metadata: &Metadata) -> Section {
-        let mut views: Vec<View> = self
-            .processes
-            .iter()
-            .map(|(member, process)| process.view(role(member.pid, process.rank, metadata)))
+        let mut processes: Vec<_> = self.processes.iter().collect();
+        // What makes the steps comes first: that is what is drawn until another one is chosen.
+        processes.sort_by_key(|(member, _)| match role(member.pid, metadata) {
+            Some("engine_core") => 0,
+            Some("worker") => 1,
+            _ => 2,
+        });
+        let mut views: Vec<View> = processes
+            .into_iter()
+            .map(|(member, process)| process.view(name(member.pid, process.rank, metadata)))
             .collect();
         if let Some(view) = views.first_mut() {
             view.notes.extend(self.processes.note());
@@ -88,10 +94,13 @@ impl Split {
     }
 }
 
+fn role(pid: u32, metadata: &Metadata) -> Option<&str> {
+    metadata.process(pid)?.role.as_deref()
+}
+
 /// What a process is, in words.
-fn role(pid: u32, rank: Option<u32>, metadata: &Metadata) -> String {
-    let process = metadata.process(pid);
-    let kind = match process.and_then(|process| process.role.as_deref()) {
+fn name(pid: u32, rank: Option<u32>, metadata: &Metadata) -> String {
+    let kind = match role(pid, metadata) {
         Some("engine_core") => "engine",
         Some("api_server") => "API server",
         Some("worker") => "worker",
