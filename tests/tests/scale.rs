@@ -125,6 +125,14 @@ fn series_are_as_many_as_computed_and_the_one_slow_node_is_found_and_no_other() 
             .filter_map(|one| one["server"].as_str())
             .collect();
         assert_eq!(named, slow, "{more:?}: {found:#}");
+        // What the agents found comes through rules and federation, too.
+        let untold = found["rules_untold"].as_array().map(Vec::len);
+        let well = &found["rules_nothing_wrong"]["preemption_thrash"];
+        assert_eq!(
+            (untold, well),
+            (Some(0), &Value::from(NODES)),
+            "{more:?}: {found:#}"
+        );
         for one in servers {
             let differs = one["differs"].as_array().expect("differences");
             let step = differs.iter().find(|one| one["measure"] == "step_sec");

@@ -221,6 +221,7 @@ impl Keeper {
             shared.tell_trace(job.id, Progress::Running);
         }
         *lock(&self.standing) = Standing::Starting;
+        lock(&self.teller).set_window(config.findings.window.0);
         let options = Options {
             recorder: None,
             budget: shared.can_measure_costs().then_some(config.probes.budget.0),

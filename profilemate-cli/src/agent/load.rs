@@ -129,7 +129,7 @@ impl Held {
                 loaded.acceptor = None;
             }
         }
-        let renew = config.probes != before.probes;
+        let renew = config.probes != before.probes || config.findings != before.findings;
         let push_anew = config.otlp != before.otlp;
         self.shared.take(loaded.config, loaded.token);
         self.take(

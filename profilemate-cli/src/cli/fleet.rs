@@ -218,7 +218,10 @@ async fn diagnose(http: &Http, options: &Options, diagnose: &Diagnose) -> Result
     let fleet = somebody(Fleet::of(&roll, &gather::Measured::new()))?;
     let span = Span::new(roll.now, diagnose.window, PIECES);
     let measured = gather::over(http, &question, span).await.map_err(failed)?;
-    let diagnosis = Diagnosis::of(&fleet, &measured, span);
+    let verdicts = gather::verdicts(http, &question, roll.now)
+        .await
+        .map_err(failed)?;
+    let diagnosis = Diagnosis::of(&fleet, &measured, &verdicts, span);
     show(options.engine.json, &diagnosis, text::diagnosis);
     Ok(exit(diagnose.strict && !diagnosis.findings.is_empty()))
 }

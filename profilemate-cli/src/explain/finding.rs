@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::facts::Span;
+use super::facts::{Facts, Span};
 use super::rule::Rule;
 use crate::sink::summary::rounded;
 
@@ -51,7 +51,7 @@ impl Evidence {
 /// What a fault costs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
-    /// Lost tokens a second.
+    /// Lost tokens a second; beside lost time, what is made in so much time.
     pub tokens_per_sec: Option<f64>,
     /// Lost time, over the whole session.
     pub milliseconds: Option<f64>,
@@ -75,6 +75,22 @@ impl Cost {
             tokens_per_sec: Some(rounded(value)),
             text: text.into(),
             ..Self::default()
+        }
+    }
+
+    /// Lost time of the server's steps, and the tokens that it makes in so much time. `side_by_side`: over how many that
+    /// work side by side the time is summed.
+    pub fn steps(facts: &Facts, value: f64, side_by_side: usize, text: impl Into<String>) -> Self {
+        let tokens = facts.tokens_per_sec();
+        let part = facts.busy_sec().map(|busy| {
+            let lost = value / 1e3 / side_by_side.max(1) as f64;
+            (lost / busy).clamp(0.0, 1.0)
+        });
+        Self {
+            tokens_per_sec: tokens
+                .zip(part)
+                .map(|(tokens, part)| rounded(tokens * part)),
+            ..Self::milliseconds(value, text)
         }
     }
 

@@ -21,7 +21,11 @@ fn figure(value: f64) -> String {
 /// What a fault costs, in words.
 pub fn cost(cost: &Cost) -> String {
     match (cost.tokens_per_sec, cost.milliseconds) {
-        (Some(rate), _) => format!("{} tokens/s: {}", figure(rate), cost.text),
+        (Some(rate), Some(ms)) => {
+            let (ms, rate) = (figure(ms), figure(rate));
+            format!("{ms} ms {}; {rate} tokens/s", cost.text)
+        }
+        (Some(rate), None) => format!("{} tokens/s: {}", figure(rate), cost.text),
         (None, Some(ms)) => format!("{} ms {}", figure(ms), cost.text),
         (None, None) => cost.text.clone(),
     }

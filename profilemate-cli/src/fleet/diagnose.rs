@@ -1,6 +1,6 @@
 //! What is wrong in a fleet: units that differ from their like, and the faults that `explain` knows. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -12,8 +12,8 @@ use super::measure::{
     WAITING, Worse,
 };
 use super::peer::{self, Difference, Matters, Values, middle};
-use super::rule::{self, Fault, Story};
-use crate::explain::rule::RULES;
+use super::rule::{self, Fault, NotJudged};
+use super::verdict::Verdicts;
 use crate::sink::summary::rounded;
 
 /// Something that is measured: a server, an engine of it, or a rank of that.
@@ -84,6 +84,14 @@ impl Finding {
             Self::Rule(fault) => fault.lost_tokens_per_sec,
         }
     }
+
+    /// Seconds that are lost in each second, where that is all that is known.
+    fn lost_time(&self) -> Option<f64> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Rule(fault) => fault.lost_sec_per_sec,
+        }
+    }
 }
 
 /// A diagnosis.
@@ -95,7 +103,7 @@ pub struct Diagnosis {
     pub window_sec: f64,
     /// Pieces into which it was cut.
     pub pieces: u32,
-    /// What was found, what costs most first; what has no known cost comes last.
+    /// What was found, what loses most tokens first, then what loses most time; what has no known cost comes last.
     pub findings: Vec<Finding>,
     /// Servers that were looked at.
     pub judged: usize,
@@ -105,12 +113,18 @@ pub struct Diagnosis {
     pub not_judged: BTreeMap<String, String>,
     /// Agents that are not well, and why.
     pub agents: BTreeMap<String, String>,
-    /// Rules of `explain` that need a session's rows.
-    pub rules_not_judged: Vec<&'static str>,
+    /// Rules of `explain` that found nothing, and on how many servers they were judged.
+    pub rules_nothing_wrong: BTreeMap<String, usize>,
+    /// Rules of `explain` that could not be judged on some servers, and why.
+    pub rules_not_judged: Vec<NotJudged>,
+    /// Servers whose agents tell of no rule: older ones, or before their first window is over.
+    pub rules_untold: Vec<String>,
     /// What limits the answer.
     pub notes: Vec<String>,
 }
 
+/// A unit's values over the window, by the ids of their measures.
+type Story = BTreeMap<&'static str, Values>;
 /// Values by unit, measure and piece.
 type Stories = BTreeMap<Subject, Story>;
 
@@ -147,21 +161,18 @@ fn stories(measured: &Measured, span: Span) -> Stories {
 }
 
 impl Diagnosis {
-    /// Judges the measures of a span.
-    pub fn of(fleet: &Fleet, measured: &Measured, span: Span) -> Self {
+    /// Judges the measures of a span, with what the agents found in it.
+    pub fn of(fleet: &Fleet, measured: &Measured, verdicts: &Verdicts, span: Span) -> Self {
         let stories = stories(measured, span);
         let mut diagnosis = Self {
             at: span.end,
             window_sec: span.step.as_secs_f64() * f64::from(span.pieces),
             pieces: span.pieces,
-            rules_not_judged: RULES
-                .iter()
-                .map(|rule| rule.id)
-                .filter(|id| !rule::JUDGED.contains(id) && *id != "rank_lag")
-                .collect(),
             notes: measured
                 .values()
-                .flat_map(|answer| answer.warnings.clone())
+                .flat_map(|answer| &answer.warnings)
+                .chain(verdicts.warnings())
+                .cloned()
                 .collect(),
             ..Self::default()
         };
@@ -172,10 +183,13 @@ impl Diagnosis {
         for (subjects, server, like) in sets(&stories, &judged) {
             diagnosis.compare(&subjects, &server, like, &stories);
         }
-        diagnosis.faults(&judged, &stories);
+        diagnosis.faults(&judged, verdicts);
         diagnosis.findings.sort_by(|one, two| {
-            let by = |finding: &Finding| finding.lost().unwrap_or(-1.0);
-            by(two).total_cmp(&by(one))
+            let by = |of: fn(&Finding) -> Option<f64>| {
+                let lost = |finding| of(finding).unwrap_or(-1.0);
+                lost(two).total_cmp(&lost(one))
+            };
+            by(Finding::lost).then_with(|| by(Finding::lost_time))
         });
         diagnosis
     }
@@ -263,20 +277,19 @@ impl Diagnosis {
         }
     }
 
-    fn faults(&mut self, judged: &BTreeMap<Key, &Server>, stories: &Stories) {
-        let mut groups: BTreeMap<Group, BTreeMap<String, &Story>> = BTreeMap::new();
-        for (subject, story) in stories {
-            if let (None, Some(server)) = (&subject.engine, judged.get(&subject.server)) {
-                groups
-                    .entry(server.group())
-                    .or_default()
-                    .insert(server.name(), story);
-            }
-        }
-        for (group, servers) in &groups {
-            let faults = rule::judge(group, servers);
-            self.findings.extend(faults.into_iter().map(Finding::Rule));
-        }
+    /// The rules, as the agents judged them.
+    fn faults(&mut self, judged: &BTreeMap<Key, &Server>, verdicts: &Verdicts) {
+        let peers = self.findings.iter().filter_map(|finding| match finding {
+            Finding::Peer(unlike) => unlike.rank.as_ref().map(|_| unlike.server.clone()),
+            Finding::Rule(_) => None,
+        });
+        let lagging: BTreeSet<String> = peers.collect();
+        let told = rule::judge(verdicts, judged, &lagging);
+        self.findings
+            .extend(told.faults.into_iter().map(Finding::Rule));
+        self.rules_nothing_wrong = told.nothing_wrong;
+        self.rules_not_judged = told.not_judged;
+        self.rules_untold = told.untold;
     }
 }
 

@@ -8,6 +8,7 @@ use super::api::{Answer, Engine, Error, Span};
 use super::measure::{Histograms, MEASURES, Measure, expand};
 use super::recorded;
 use super::selector::Selector;
+use super::verdict::{self, Verdicts};
 
 /// What to ask for.
 #[derive(Clone, Debug)]
@@ -179,6 +180,26 @@ pub async fn latest(
         all.insert(id, engine.at(&query, Some(now)).await?);
     }
     Ok(all)
+}
+
+/// What the agents found over the question's window.
+pub async fn verdicts(
+    engine: &impl Engine,
+    question: &Question,
+    now: f64,
+) -> Result<Verdicts, Error> {
+    let (window, recorded) = (question.window, question.recorded);
+    let ask = async |query: String| {
+        let query = of(&query, &question.select, window);
+        engine.at(&query, Some(now)).await
+    };
+    Ok(Verdicts {
+        found: ask(verdict::FOUND.mean(window, recorded)).await?,
+        now: ask(verdict::FOUND.now(recorded)).await?,
+        tokens: ask(verdict::TOKENS.mean(window, recorded)).await?,
+        time: ask(verdict::TIME.mean(window, recorded)).await?,
+        not_judged: ask(verdict::NOT_JUDGED.mean(window, recorded)).await?,
+    })
 }
 
 /// All measures over a span, piece by piece.

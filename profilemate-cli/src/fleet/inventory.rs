@@ -181,7 +181,7 @@ pub fn key(series: &Series, scope: Scope) -> Key {
         TOLD.contains(&name)
             || name.starts_with("exported_")
             || scope.labels().contains(&name)
-            || matches!(name, "graph_mode" | "kind")
+            || matches!(name, "graph_mode" | "kind" | "rule")
     };
     let labels = series.labels.iter();
     labels

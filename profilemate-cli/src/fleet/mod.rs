@@ -17,6 +17,7 @@ pub mod rule;
 pub mod selector;
 pub mod text;
 pub mod trace;
+pub mod verdict;
 mod without;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Measures that an engine keeps ready: a recording rule for each, which computes it where the series are, so that a
+//! Measures and verdicts that an engine keeps ready: a recording rule for each, which computes it where the series are, so that a
 //! fleet of many engines is asked at one, and with few series. `cargo xtask docs` writes the rules of `deploy/prometheus`
 //! from here.
 
@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::measure::{Histograms, MEASURES, Measure, expand};
+use super::verdict::VERDICTS;
 
 /// Over how long a rule takes rates and means.
 pub const RANGE: Duration = Duration::from_secs(120);
@@ -38,6 +39,11 @@ pub fn rules(range: Duration, every: Duration) -> String {
             series(measure)
         );
     }
+    for verdict in VERDICTS {
+        let (series, expr) = (verdict.series(), verdict.mean(range, false));
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(out, "      - record: {series}\n        expr: {expr}");
+    }
     out
 }
 
@@ -53,6 +59,10 @@ mod tests {
             let record = format!("- record: {}\n", series(measure));
             assert_eq!(rules.matches(&record).count(), 1, "{record}");
         }
+        for verdict in VERDICTS {
+            let record = format!("- record: {}\n", verdict.series());
+            assert_eq!(rules.matches(&record).count(), 1, "{record}");
+        }
         let tokens = by_id(TOKENS).unwrap();
         assert_eq!(
             query(tokens, Duration::from_secs(120)),
@@ -63,7 +73,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.trim().strip_prefix("expr: "));
         for expr in exprs {
-            assert!(expr.starts_with(['s', 'm', '(', '1']), "{expr}");
+            assert!(expr.starts_with(['s', 'm', '(', '1', 'a']), "{expr}");
             assert!(!expr.contains(": ") && !expr.contains(" #"), "{expr}");
         }
     }

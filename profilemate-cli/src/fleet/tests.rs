@@ -12,6 +12,11 @@ use super::inventory::{Fleet, State};
 use super::measure::{BATCH, FORWARD, Histograms, KV, MEASURES, STEP, TOKENS, WAITING};
 use super::selector::Selector;
 use super::text;
+use super::verdict::Verdicts;
+
+mod rules;
+
+use rules::{faults, told};
 
 const NOW: f64 = 1_700_000_000.0;
 
@@ -114,8 +119,13 @@ fn scale(measured: &mut Measured, id: &str, node: &str, factor: f64) {
     series.points.iter_mut().for_each(|point| point.1 *= factor);
 }
 
+fn diagnose_with(roll: &Roll, measured: &Measured, verdicts: &Verdicts) -> Diagnosis {
+    let fleet = Fleet::of(roll, &Measured::new());
+    Diagnosis::of(&fleet, measured, verdicts, span())
+}
+
 fn diagnose(roll: &Roll, measured: &Measured) -> Diagnosis {
-    Diagnosis::of(&Fleet::of(roll, &Measured::new()), measured, span())
+    diagnose_with(roll, measured, &Verdicts::default())
 }
 
 #[test]
@@ -297,6 +307,18 @@ fn a_lagging_rank_is_found_among_the_ranks_of_its_engine() {
         (unlike.rank.as_deref(), unlike.engine.as_deref()),
         (Some("2"), Some("0"))
     );
+    // The rule that looks for the same says it no second time, nor that it is not there; where peers do not tell, it does.
+    let lag = |node| Verdicts {
+        found: told(&[(node, "rank_lag", "", 1.0)]),
+        ..Verdicts::default()
+    };
+    let with = diagnose_with(&roll, &measured, &lag("b"));
+    assert_eq!(with.findings, found.findings);
+    assert_eq!(with.rules_nothing_wrong, BTreeMap::new());
+    assert_eq!(
+        faults(&diagnose_with(&roll, &measured, &lag("a")))[0].rule,
+        "rank_lag"
+    );
     // Four of twenty milliseconds of each step, at 1,000 tokens/s.
     let lost = unlike.lost_tokens_per_sec.unwrap();
     assert!((180.0..220.0).contains(&lost), "{lost}");
@@ -424,7 +446,15 @@ fn a_selection_reaches_every_query_and_the_engine_s_clock_is_the_only_one() {
         engine.asked.borrow_mut().clear();
         let measured = ask(gather::over(&engine, &question, span())).unwrap();
         assert_eq!(measured.len(), MEASURES.len());
+        ask(gather::verdicts(&engine, &question, NOW)).unwrap();
         let asked = engine.asked.borrow();
+        assert_eq!(
+            asked
+                .iter()
+                .filter(|query| query.contains("_finding"))
+                .count(),
+            5
+        );
         let measures = asked
             .iter()
             .filter(|query| !query.starts_with("count(histogram"));

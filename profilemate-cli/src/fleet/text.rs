@@ -184,13 +184,52 @@ fn write_diagnosis(out: &mut String, diagnosis: &Diagnosis) -> Result {
     for (agent, why) in &diagnosis.agents {
         writeln!(out, "agent {agent}: {why}")?;
     }
-    writeln!(
-        out,
-        "metrics do not tell of: {} (`trace` and `explain` on its node do)",
-        diagnosis.rules_not_judged.join(", ")
-    )?;
+    rules(out, diagnosis)?;
     notes(out, &diagnosis.notes);
     Ok(())
+}
+
+/// What rules did not find, and what they could not judge.
+fn rules(out: &mut String, diagnosis: &Diagnosis) -> Result {
+    let well = diagnosis.rules_nothing_wrong.iter();
+    let well: Vec<String> = well
+        .map(|(rule, servers)| format!("{rule} ({servers})"))
+        .collect();
+    if !well.is_empty() {
+        writeln!(
+            out,
+            "looked for and not seen, on so many servers: {}",
+            well.join(", ")
+        )?;
+    }
+    for one in &diagnosis.rules_not_judged {
+        let servers = one.servers.len();
+        writeln!(
+            out,
+            "not judged on {servers} servers: {}: {}",
+            one.rule, one.reason
+        )?;
+    }
+    if !diagnosis.rules_untold.is_empty() {
+        let servers = some(&diagnosis.rules_untold);
+        writeln!(
+            out,
+            "no rule is told of: {servers} (an older agent, or its first window of rows is not over)"
+        )?;
+    }
+    Ok(())
+}
+
+/// The first few names.
+fn some(names: &[String]) -> String {
+    let first: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let more = names.len().saturating_sub(NAMED);
+    let first = first.join(", ");
+    if more > 0 {
+        format!("{first} and {more} more")
+    } else {
+        first
+    }
 }
 
 fn peer(out: &mut String, number: usize, unlike: &Unlike) -> Result {
@@ -252,22 +291,42 @@ fn seen(one: &InWhat) -> String {
 
 fn rule(out: &mut String, number: usize, fault: &Fault) -> Result {
     writeln!(out, "{number}. {} [{}]", fault.title, fault.rule)?;
-    writeln!(out, "   kind    {}", fault.group)?;
+    writeln!(
+        out,
+        "   on      {} of {} servers",
+        fault.servers.len(),
+        fault.judged
+    )?;
     for sick in fault.servers.iter().take(NAMED) {
-        write!(out, "   seen    {}: {:.1} %", sick.server, sick.value)?;
-        match sick.lost_tokens_per_sec {
-            Some(lost) => writeln!(out, ", {lost:.0} tokens/s")?,
-            None => writeln!(out)?,
-        }
+        let (share, now) = (100.0 * sick.share, if sick.now { "" } else { ", not now" });
+        let lost = lost(sick.lost_tokens_per_sec, sick.lost_sec_per_sec);
+        let lost = lost.map_or_else(String::new, |lost| format!(": {lost}"));
+        writeln!(
+            out,
+            "   seen    {} ({}) for {share:.0} % of the time{now}{lost}",
+            sick.server, sick.group
+        )?;
     }
     if fault.servers.len() > NAMED {
         writeln!(out, "           and {} more", fault.servers.len() - NAMED)?;
     }
-    match fault.lost_tokens_per_sec {
-        Some(lost) => writeln!(out, "   costs   {lost:.0} tokens/s: {}", fault.cost)?,
-        None => writeln!(out, "   costs   {}", fault.cost)?,
+    let lost = lost(fault.lost_tokens_per_sec, fault.lost_sec_per_sec);
+    let unknown = "not told; `explain` of a trace has the evidence";
+    writeln!(out, "   costs   {}", lost.as_deref().unwrap_or(unknown))?;
+    if !fault.options.is_empty() {
+        writeln!(out, "   change  {}", fault.options.join(", "))?;
     }
-    writeln!(out, "   change  {}", fault.options.join(", "))
+    Ok(())
+}
+
+/// What is lost, in words.
+fn lost(tokens: Option<f64>, time: Option<f64>) -> Option<String> {
+    let tokens = tokens.map(|lost| format!("{lost:.0} tokens/s"));
+    let time = time.map(|lost| format!("{lost:.2} s each second"));
+    match (tokens, time) {
+        (Some(tokens), Some(time)) => Some(format!("{tokens} ({time})")),
+        (tokens, time) => tokens.or(time),
+    }
 }
 
 /// `fleet diff`.

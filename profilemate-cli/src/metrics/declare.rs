@@ -197,6 +197,14 @@ metrics! {
     PrefillDuration = "profilemate_request_prefill_duration_seconds": Histogram(FirstToken), "seconds", ["server", "engine"], "request_lifecycle";
     /// Mean time of an output token of a request, between the first and the last schedule call that counted some.
     TimePerToken = "gen_ai_server_time_per_output_token_seconds": Histogram(OutputToken), "seconds", ["server", "engine"], "request_lifecycle";
+    /// 1 if this rule of `explain` finds its fault in the latest window (`[findings]` of the configuration), 0 if it was looked for and is not there.
+    Finding = "profilemate_finding": Gauge, "", ["server", "rule"], "";
+    /// Tokens that such a fault cost in each second of that window, where its rows tell.
+    FindingTokens = "profilemate_finding_lost_tokens_per_second": Gauge, "", ["server", "rule"], "";
+    /// Time that such a fault cost, by the time of that window, where its rows tell. Above 1 where several requests or processes lose it.
+    FindingTime = "profilemate_finding_lost_time_ratio": Gauge, "ratio", ["server", "rule"], "";
+    /// 1 if the latest window does not show enough to judge this rule, for this reason.
+    NotJudged = "profilemate_finding_not_judged": Gauge, "", ["server", "rule", "reason"], "";
 }
 
 impl Id {

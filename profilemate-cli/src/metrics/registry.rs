@@ -269,26 +269,41 @@ impl Registry {
         }
     }
 
+    /// A gauge has these series of `server` now, and no others.
+    pub fn replace(&self, id: Id, server: &str, series: &[(Vec<&str>, f64)]) {
+        for (values, value) in series {
+            self.set(id, values, *value);
+        }
+        let stays = |labels: &Labels| {
+            let is_own = |values: &[&str]| {
+                let mut pairs = labels.iter().zip(values);
+                pairs.all(|((_, own), value)| own == cut(value))
+            };
+            series.iter().any(|(values, _)| is_own(values))
+        };
+        self.retain(server, |other, labels| other != id || stays(labels));
+    }
+
     /// Takes a series of `server` away, as when its labels have changed.
     pub fn remove(&self, id: Id, server: &str) {
-        self.retain(server, |other| other != id);
+        self.retain(server, |other, _| other != id);
     }
 
     /// Takes all series of a server away: it is gone.
     pub fn forget(&self, server: &str) {
-        self.retain(server, |_| false);
+        self.retain(server, |_, _| false);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(server);
     }
 
-    fn retain(&self, server: &str, keep: impl Fn(Id) -> bool) {
+    fn retain(&self, server: &str, keep: impl Fn(Id, &Labels) -> bool) {
         let also = self.also();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(own) = known.get_mut(server) else {
             return;
         };
         own.retain(|(id, labels)| {
-            if keep(*id) {
+            if keep(*id, labels) {
                 return true;
             }
             match &self.series[*id as usize] {

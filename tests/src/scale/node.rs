@@ -115,8 +115,11 @@ impl Played {
             ),
             pid: 4_000 + index,
         };
+        let mut teller = Teller::new(Arc::clone(&shared.registry), pod, about);
+        // So that findings are told for most of a recording, which is short.
+        teller.set_window(recording.length() / 8);
         Self {
-            teller: Teller::new(Arc::clone(&shared.registry), pod, about),
+            teller,
             recording: Arc::clone(recording),
             slower: like.slower * (1.0 + UNEVEN * (2.0 * chance(seed) - 1.0)),
             offset_ns: (chance(!seed) * recording.length_ns as f64) as u64,

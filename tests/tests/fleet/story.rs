@@ -88,6 +88,7 @@ fn node_at(put: &mut impl FnMut(&'static str, String, f64), index: usize, node: 
         steps,
     );
     put("profilemate_preemptions_total", engine.clone(), sec * 0.01);
+    findings(put, node, at < LENGTH / 2);
     for rank in ["0", "1"] {
         let ranked = format!("{engine},rank=\"{rank}\"");
         let lag = if (node, rank) == ("n1", "1") {
@@ -123,4 +124,32 @@ fn node_at(put: &mut impl FnMut(&'static str, String, f64), index: usize, node: 
             steps * 60.0,
         );
     }
+}
+
+/// What the agents find: n1's KV cache is too small, and n4's was; n3 preempted until it was restarted; nobody is idle, and
+/// the time on the GPU is seen nowhere. The agent of n5 is an older one.
+fn findings(put: &mut impl FnMut(&'static str, String, f64), node: &str, early: bool) {
+    if node == "n5" {
+        return;
+    }
+    let labels = |rule: &str| format!(",server=\"vllm/8000\",rule=\"{rule}\"");
+    let thrashes = node == "n3" && early;
+    for (rule, found) in [
+        ("kv_pool_small", node == "n1" || node == "n4"),
+        ("preemption_thrash", thrashes),
+        ("worker_idle", false),
+    ] {
+        let value = f64::from(u8::from(found));
+        put("profilemate_finding", labels(rule), value);
+        if found {
+            put("profilemate_finding_lost_time_ratio", labels(rule), 2.5);
+        }
+    }
+    if thrashes {
+        let labels = labels("preemption_thrash");
+        put("profilemate_finding_lost_tokens_per_second", labels, 100.0);
+    }
+    let reason = ",reason=\"forward_pass_timing has no GPU time\"";
+    let labels = labels("gpu_idle") + reason;
+    put("profilemate_finding_not_judged", labels, 1.0);
 }

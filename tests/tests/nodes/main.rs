@@ -3,5 +3,6 @@
 
 mod collector;
 mod death;
+mod finding;
 mod rig;
 mod vllm;

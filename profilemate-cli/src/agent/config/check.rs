@@ -43,6 +43,7 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         self.check_listening()?;
         self.check_probes()?;
+        self.check_findings()?;
         self.check_identity()?;
         self.check_otlp()
     }
@@ -98,6 +99,14 @@ impl Config {
         let interval = self.agent.interval.0;
         refused(interval < std::time::Duration::from_millis(100), || {
             "`interval` in `[agent]` must be 100ms or more".to_owned()
+        })
+    }
+
+    fn check_findings(&self) -> Result<(), Error> {
+        let seconds = std::time::Duration::from_secs;
+        let fits = (seconds(10)..=seconds(3_600)).contains(&self.findings.window.0);
+        refused(!fits, || {
+            "`window` in `[findings]` must be from 10s to 1h".to_owned()
         })
     }
 

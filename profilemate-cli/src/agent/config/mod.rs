@@ -103,6 +103,13 @@ section! {
     }
 }
 section! {
+    /// `[findings]`.
+    Findings {
+        /// Time whose rows are judged together.
+        window: Duration,
+    }
+}
+section! {
     /// `[tls]`.
     #[derive(Default)]
     Tls {
@@ -195,6 +202,8 @@ pub struct Config {
     pub servers: Servers,
     /// `[probes]`.
     pub probes: Probes,
+    /// `[findings]`.
+    pub findings: Findings,
     /// `[tls]`.
     pub tls: Tls,
     /// `[auth]`.
@@ -212,6 +221,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("agent", Agent::KEYS),
     ("servers", Servers::KEYS),
     ("probes", Probes::KEYS),
+    ("findings", Findings::KEYS),
     ("tls", Tls::KEYS),
     ("auth", Auth::KEYS),
     ("traces", Traces::KEYS),
@@ -254,6 +264,14 @@ impl Default for Probes {
             ring_size: Size(16 << 20),
             budget: Budget(1.0),
             kernel_counts: true,
+        }
+    }
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self {
+            window: Duration(crate::metrics::rows::WINDOW),
         }
     }
 }

@@ -109,6 +109,8 @@ fn values_out_of_their_range_are_refused() {
         "[probes]\ntables = [\"nothing\"]\n",
         "[probes]\nring_size = \"3M\"\n",
         "[servers]\nwith_environment = [\"NAME\"]\n",
+        "[findings]\nwindow = \"9s\"\n",
+        "[findings]\nwindow = \"2h\"\n",
         "[otlp]\nsample = 1.5\n",
         "[otlp]\nprotocol = \"udp\"\n",
         "[agent]\ninterval = \"1ms\"\n",

@@ -107,6 +107,14 @@ impl Engine {
         self.before = Some((at, why, waiting));
     }
 
+    /// Tokens of all batches.
+    pub(super) fn tokens(&self) -> u64 {
+        let sizes = self.decode_sizes.iter().chain(&self.other_sizes);
+        sizes
+            .map(|(tokens, count)| tokens.saturating_mul(*count))
+            .fold(0, u64::saturating_add)
+    }
+
     /// What the call before decided held until now.
     fn elapse(&mut self, at: f64) {
         let Some((before, why, waiting)) = self.before else {

@@ -86,6 +86,14 @@ impl Graphs {
         }
     }
 
+    /// Before further rows: the captured sizes only.
+    pub(super) fn next(&self) -> Self {
+        Self {
+            sizes: self.sizes.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Every captured size, ascending.
     pub fn all_sizes(&self) -> BTreeSet<u64> {
         self.sizes.values().flatten().copied().collect()

@@ -124,6 +124,22 @@ impl Facts {
         self.forward.finish();
     }
 
+    /// Of a server that goes on, before its next rows: what was captured stays captured.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self {
+            graphs: self.graphs.next(),
+            ..Self::default()
+        }
+    }
+
+    /// Tokens scheduled each second while the session was busy.
+    pub fn tokens_per_sec(&self) -> Option<f64> {
+        let tokens: u64 = self.engines.values().map(batch::Engine::tokens).sum();
+        let busy = self.busy_sec()?;
+        (tokens > 0).then(|| tokens as f64 / busy)
+    }
+
     /// How long the session was busy: from the first step to the last, in seconds.
     pub fn busy_sec(&self) -> Option<f64> {
         let mut span = self.forward.span;

@@ -245,8 +245,10 @@ fn without_graph(facts: &Facts) -> Cost {
             "passes without a graph took no longer for each token than those with one",
         );
     }
-    Cost::milliseconds(
+    Cost::steps(
+        facts,
         lost,
+        facts.forward.workers.len(),
         "longer than the same tokens took with a graph, summed over decode passes without one",
     )
 }

@@ -6,6 +6,7 @@ use super::{CACHE, REQUESTS, Rule, STEPS, limit};
 use crate::explain::facts::Span;
 use crate::explain::facts::cache::FULL_PCT;
 use crate::explain::{Case, Change, Cost, Evidence, Found};
+use crate::sink::summary::rounded;
 
 const MEMORY: &str = "--gpu-memory-utilization";
 const SEQS: &str = "--max-num-seqs";
@@ -86,12 +87,18 @@ fn preemption(case: &Case<'_>) -> Option<Found> {
             (requests.delay_sec > 0.0).then_some(requests.delay_sec),
         );
     let cost = match rate.filter(|_| told > 0) {
-        Some(rate) => Cost::milliseconds(
-            tokens as f64 * 1e3 / rate,
-            format!(
-                "to compute {tokens} tokens again at the {rate:.0} tokens/s of this session's prompts"
-            ),
-        ),
+        Some(rate) => Cost {
+            tokens_per_sec: case
+                .facts
+                .busy_sec()
+                .map(|busy| rounded(tokens as f64 / busy)),
+            ..Cost::milliseconds(
+                tokens as f64 * 1e3 / rate,
+                format!(
+                    "to compute {tokens} tokens again at the {rate:.0} tokens/s of this session's prompts"
+                ),
+            )
+        },
         None if requests.delay_sec > 0.0 => Cost::milliseconds(
             requests.delay_sec * 1e3,
             "that requests stood still between preemption and resume, summed over requests",

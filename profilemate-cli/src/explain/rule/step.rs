@@ -119,8 +119,10 @@ fn gpu_idle(case: &Case<'_>) -> Option<Found> {
                 .number("interval_ms_mean", mean)
                 .number("pid", f64::from(pid)),
         ],
-        cost: Cost::milliseconds(
+        cost: Cost::steps(
+            case.facts,
             idle_ms,
+            case.facts.engines.len(),
             "in which the GPU had nothing to do although another pass followed",
         ),
         changes: vec![
@@ -158,8 +160,10 @@ fn worker_idle(case: &Case<'_>) -> Option<Found> {
                 .number("pass_ms_mean", pass_ms)
                 .number("pid", f64::from(pid)),
         ],
-        cost: Cost::milliseconds(
+        cost: Cost::steps(
+            case.facts,
             worker.gap_sec * 1e3,
+            case.facts.engines.len(),
             "between forward passes of that worker",
         ),
         changes: vec![
@@ -261,7 +265,12 @@ fn rank_lag(case: &Case<'_>) -> Option<Found> {
                 .number("ranks", ranks as f64)
                 .number("pid", f64::from(pid)),
         ],
-        cost: Cost::milliseconds(lag.behind_ms, "that the other ranks had to wait for it"),
+        cost: Cost::steps(
+            case.facts,
+            lag.behind_ms,
+            case.facts.engines.len(),
+            "that the other ranks had to wait for it",
+        ),
         changes: vec![Change::new(
             TENSOR,
             "it runs all ranks in step: look at that rank's GPU (clocks, heat, another process) and processor first",

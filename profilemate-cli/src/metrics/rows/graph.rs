@@ -3,6 +3,7 @@
 use super::label::{UNKNOWN, size};
 use super::{CAPACITY, Teller};
 use crate::metrics::declare::Id;
+use crate::table::AnyRow;
 use crate::table::cuda_graph_usage::CudaGraphUse;
 
 /// A CUDA graph or reason, as the table of totals tells them apart.
@@ -51,6 +52,17 @@ impl Teller {
         let rank = self.rank(row.rank, row.pid);
         let mode = row.runtime_mode.unwrap_or(UNKNOWN);
         let grown = |now: u64, before: u64| now.saturating_sub(before) as f64;
+        self.window.row(&AnyRow::from(CudaGraphUse {
+            replay_count: now.replays.saturating_sub(before.replays),
+            eager_passes: now.eager.saturating_sub(before.eager),
+            padded_tokens: row
+                .padded_tokens
+                .map(|_| now.padded.saturating_sub(before.padded)),
+            actual_tokens: row
+                .actual_tokens
+                .map(|_| now.actual.saturating_sub(before.actual)),
+            ..row.clone()
+        }));
         let (server, registry) = (self.server.as_str(), &self.registry);
         if now.replays > 0 {
             let labels = [server, &engine, &rank, mode, &size(row.num_tokens)];

@@ -3,6 +3,7 @@
 //! A teller outlives its sessions: counters go on growing when a session ends and another begins. Rows of the tables of
 //! totals (`cuda_graph_usage`) begin at 0 with each session, so their growth is added.
 
+mod finding;
 mod graph;
 mod label;
 mod moment;
@@ -10,6 +11,8 @@ mod moment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use finding::WINDOW;
+use finding::Window;
 use graph::{Graph, Totals};
 use label::{UNKNOWN, engine_of, pid, stage};
 
@@ -73,6 +76,7 @@ pub struct Teller {
     covered: BTreeSet<&'static str>,
     up: bool,
     began_unix_ns: Option<i64>,
+    window: Window,
 }
 
 impl Teller {
@@ -92,6 +96,7 @@ impl Teller {
             covered: BTreeSet::new(),
             up: false,
             began_unix_ns: None,
+            window: Window::default(),
         };
         teller.introduce(&[]);
         teller.set_up(false);
@@ -101,6 +106,7 @@ impl Teller {
     /// The session is over: what waited is taken as it is, and the next one's totals begin at 0.
     pub fn end_session(&mut self) {
         self.drain();
+        self.forget_findings();
         self.last_step.clear();
         self.graphs.clear();
         self.parts.clear();
@@ -151,6 +157,9 @@ impl Teller {
 
     /// Takes a row of a known process.
     fn take(&mut self, row: &AnyRow) {
+        if !matches!(row, AnyRow::CudaGraphUse(_)) {
+            self.window.row(row);
+        }
         match row {
             AnyRow::BatchUse(row) => self.step(row),
             AnyRow::KvCacheUse(row) => self.cache(row),
@@ -288,6 +297,7 @@ impl Teller {
             };
             self.parts.insert(process.pid, part);
         }
+        self.window.meet(processes);
         let there: BTreeSet<u32> = processes.iter().map(|process| process.pid).collect();
         self.parts.retain(|pid, _| there.contains(pid));
         self.last_step.retain(|pid, _| there.contains(pid));
@@ -363,9 +373,15 @@ impl Watcher for Teller {
             self.registry.set(Id::OverheadRatio, &[&self.server], most);
         }
         self.zero();
+        if up {
+            self.judge(pulse.now);
+        } else {
+            self.forget_findings();
+        }
     }
 
     fn covers(&mut self, covers: &[(&'static str, Status)]) {
+        self.window.covers(covers);
         self.covered = covers
             .iter()
             .filter(|(_, status)| matches!(status, Status::Observed | Status::Partial))

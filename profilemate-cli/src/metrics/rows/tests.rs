@@ -1,7 +1,10 @@
 //! Rows of a made-up server, and the series that come of them.
 
+use std::time::Duration;
+
 use super::label::size;
 use super::*;
+use crate::explain::rule::RULES;
 use crate::metrics::exposition::{Format, expose};
 use crate::table::cell::{Millis, Real, Seconds, Stamp};
 use crate::table::cuda_graph_usage::CudaGraphUse;
@@ -262,6 +265,153 @@ fn an_idle_gap_is_no_step_and_what_the_server_is_stands_in_one_series() {
         .collect();
     assert_eq!(infos.len(), 1, "{infos:?}");
     assert!(infos[0].contains("version=\"0.32.0\""), "{infos:?}");
+}
+
+/// A pulse at that second of the session.
+fn beat<'a>(processes: &'a [&'a Process], sec: i64) -> Pulse<'a> {
+    Pulse {
+        now: Stamp(sec * 1_000_000_000),
+        ..pulse(processes, 0, Losses::default())
+    }
+}
+
+/// How many series of a metric there are.
+fn count(registry: &Registry, metric: &str) -> usize {
+    let text = String::from_utf8(expose(registry, Format::Text).unwrap()).unwrap();
+    text.lines()
+        .filter(|line| line.starts_with(&format!("{metric}{{")))
+        .count()
+}
+
+fn event(number: u64, event: &'static str) -> AnyRow {
+    PreemptionEvent {
+        request_id: format!("cmpl-{}", number % 30),
+        event,
+        computed_tokens_lost: (event == "preempted").then_some(500),
+        timestamp_sec: Stamp(number as i64 * 1_000_000),
+        pid: 7,
+        ..PreemptionEvent::default()
+    }
+    .into()
+}
+
+#[test]
+fn a_finding_is_told_when_its_window_is_over_and_ends_with_the_next_that_has_none() {
+    let (registry, mut teller) = teller();
+    teller.set_window(Duration::from_secs(10));
+    let engine = process(7, 1, "engine_core", None);
+    let worker = process(8, 7, "worker", None);
+    let processes = [&engine, &worker];
+    teller.covers(&[("encoder_decoder_timing", Status::NotObservable)]);
+    teller.pulse(&beat(&processes, 0));
+    for number in 0..30 {
+        teller.row(&event(number, "started"));
+        teller.row(&event(number, "preempted"));
+        // Prompts are read at 1,000 tokens/s, for 10 seconds.
+        let prompt = ForwardPass {
+            timestamp_sec: Stamp(number as i64 * 333_333_333),
+            forward_time_ms: Some(Millis(100_000_000)),
+            num_tokens: Some(100),
+            phase: Some("prefill"),
+            pid: 8,
+            ..ForwardPass::default()
+        };
+        teller.row(&prompt.into());
+    }
+    teller.pulse(&beat(&processes, 9));
+    assert_eq!(count(&registry, "profilemate_finding"), 0, "not over");
+    teller.pulse(&beat(&processes, 10));
+    let of = |metric: &str, rule: &str| {
+        let labels = format!("{{server=\"s\",rule=\"{rule}\"}}");
+        value(&registry, &format!("profilemate_finding{metric}{labels}"))
+    };
+    let thrash = "preemption_thrash";
+    assert_eq!(of("", thrash), Some(1.0));
+    // 15,000 tokens, which take 15 of 10 seconds: they are lost in 29 of 30 prompts' time.
+    let tokens = of("_lost_tokens_per_second", thrash).unwrap();
+    assert!((1_540.0..1_560.0).contains(&tokens), "{tokens}");
+    assert_eq!(of("_lost_time_ratio", thrash), Some(1.5));
+    assert_eq!(of("", "worker_idle"), Some(0.0), "looked for and not there");
+    let why = "encoder_decoder_timing: not observed by the probes that the agent keeps";
+    let blind = "batch_utilization has no row";
+    for (rule, reason) in [
+        ("waiting_for_slots", blind),
+        ("gpu_idle", "forward_pass_timing has no GPU time"),
+    ] {
+        let labels = format!("{{server=\"s\",rule=\"{rule}\",reason=\"{reason}\"}}");
+        let told = value(
+            &registry,
+            &format!("profilemate_finding_not_judged{labels}"),
+        );
+        assert_eq!((told, of("", rule)), (Some(1.0), None), "{rule}");
+    }
+    let all = |registry: &Registry| {
+        let judged = count(registry, "profilemate_finding");
+        judged + count(registry, "profilemate_finding_not_judged")
+    };
+    assert_eq!(all(&registry), RULES.len());
+
+    for number in 0..30 {
+        teller.row(&event(number, "started"));
+        teller.row(&step(7, number, 10_000 + number as i64 * 10));
+    }
+    teller.pulse(&beat(&processes, 20));
+    assert_eq!(of("", thrash), Some(0.0));
+    assert_eq!(of("_lost_time_ratio", thrash), None);
+    assert_eq!(
+        count(&registry, "profilemate_finding_lost_tokens_per_second"),
+        0
+    );
+    // What it waits for is not there now, and other reasons hold for what was not judged before.
+    assert_eq!(all(&registry), RULES.len());
+    let text = String::from_utf8(expose(&registry, Format::Text).unwrap()).unwrap();
+    assert!(
+        text.contains(why) && !text.contains(blind) && !text.contains("cmpl-"),
+        "{text}"
+    );
+
+    // Without a window that is over, nothing is told: neither after a session nor while nothing is attached.
+    teller.end_session();
+    assert_eq!(all(&registry), 0);
+}
+
+#[test]
+fn graphs_are_judged_by_what_a_window_adds_to_the_totals() {
+    let (registry, mut teller) = teller();
+    teller.set_window(Duration::from_secs(10));
+    let engine = process(7, 1, "engine_core", None);
+    let replays = |replay_count, padded, actual| {
+        AnyRow::from(CudaGraphUse {
+            runtime_mode: Some("PIECEWISE"),
+            num_tokens: Some(64),
+            replay_count,
+            padded_tokens: Some(padded),
+            actual_tokens: Some(actual),
+            pid: 7,
+            ..CudaGraphUse::default()
+        })
+    };
+    let steps = |teller: &mut Teller, from: i64| {
+        for number in 0..200 {
+            teller.row(&step(7, number, from + number as i64 * 40));
+        }
+    };
+    let found = || {
+        value(
+            &registry,
+            "profilemate_finding{server=\"s\",rule=\"graph_padding\"}",
+        )
+    };
+    teller.pulse(&beat(&[&engine], 0));
+    steps(&mut teller, 0);
+    // Half of it padding; then next to none, though most of all that ever was still is.
+    teller.row(&replays(200, 12_800, 6_400));
+    teller.pulse(&beat(&[&engine], 10));
+    assert_eq!(found(), Some(1.0));
+    steps(&mut teller, 10_000);
+    teller.row(&replays(400, 25_600, 19_000));
+    teller.pulse(&beat(&[&engine], 20));
+    assert_eq!(found(), Some(0.0));
 }
 
 #[test]
