@@ -388,7 +388,7 @@ impl Watcher for Watch {
         *lock(&self.keeper.attached) = attached;
     }
 
-    fn covers(&mut self, covers: &[(&'static str, crate::aggregate::coverage::Status)]) {
+    fn covers(&mut self, covers: &[(&'static str, crate::aggregate::coverage::Coverage)]) {
         lock(&self.keeper.teller).covers(covers);
     }
 }

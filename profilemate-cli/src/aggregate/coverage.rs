@@ -46,7 +46,8 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    pub(super) fn new(status: Status, reason: impl Into<String>) -> Self {
+    /// How far, and why.
+    pub fn new(status: Status, reason: impl Into<String>) -> Self {
         Self {
             status,
             reason: reason.into(),

@@ -308,12 +308,7 @@ impl Pipeline {
         };
         let covers: Vec<_> = table::TABLES
             .iter()
-            .map(|table| {
-                (
-                    table.file,
-                    self.aggregator.coverage(table.file, 0, 0).status,
-                )
-            })
+            .map(|table| (table.file, self.aggregator.coverage(table.file, 0, 0)))
             .collect();
         watcher.covers(&covers);
     }

@@ -18,15 +18,24 @@ fn figure(value: f64) -> String {
     }
 }
 
+/// A time, in seconds from ten of them on.
+fn time(ms: f64) -> String {
+    if ms.abs() < 10_000.0 {
+        format!("{} ms", figure(ms))
+    } else {
+        format!("{} s", figure(ms / 1e3))
+    }
+}
+
 /// What a fault costs, in words.
 pub fn cost(cost: &Cost) -> String {
     match (cost.tokens_per_sec, cost.milliseconds) {
         (Some(rate), Some(ms)) => {
-            let (ms, rate) = (figure(ms), figure(rate));
-            format!("{ms} ms {}; {rate} tokens/s", cost.text)
+            let (time, rate) = (time(ms), figure(rate));
+            format!("{time} {}; {rate} tokens/s", cost.text)
         }
         (Some(rate), None) => format!("{} tokens/s: {}", figure(rate), cost.text),
-        (None, Some(ms)) => format!("{} ms {}", figure(ms), cost.text),
+        (None, Some(ms)) => format!("{} {}", time(ms), cost.text),
         (None, None) => cost.text.clone(),
     }
 }

@@ -1,7 +1,7 @@
 //! Somebody who looks at the rows while they come: the live view.
 
 use super::metadata::Overhead;
-use crate::aggregate::coverage::Status;
+use crate::aggregate::coverage::Coverage;
 use crate::event::Process;
 use crate::event::recorder::Cost;
 use crate::table::AnyRow;
@@ -51,5 +51,5 @@ pub trait Watcher: Send {
     fn pulse(&mut self, pulse: &Pulse<'_>);
     /// How far each table, by its file name without `.csv`, would tell what happens if nothing had happened yet. Comes
     /// about once a second.
-    fn covers(&mut self, _covers: &[(&'static str, Status)]) {}
+    fn covers(&mut self, _covers: &[(&'static str, Coverage)]) {}
 }

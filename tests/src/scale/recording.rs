@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use profilemate::agent::config::Config;
-use profilemate::aggregate::coverage::Status;
+use profilemate::aggregate::coverage::Coverage;
 use profilemate::capture::frame::{FrameReader, KIND_TICK};
 use profilemate::capture::pipeline::{Files, KeepCapture, Options, Pipeline};
 use profilemate::event::Process;
@@ -25,7 +25,7 @@ use crate::{Guard, Session, binary, demo};
 pub(super) enum Told {
     Row(Box<AnyRow>),
     Pulse(Beat),
-    Covers(Vec<(&'static str, Status)>),
+    Covers(Vec<(&'static str, Coverage)>),
 }
 
 /// A pulse that owns what it tells.
@@ -202,7 +202,7 @@ impl Watcher for Ear {
         }));
     }
 
-    fn covers(&mut self, covers: &[(&'static str, Status)]) {
+    fn covers(&mut self, covers: &[(&'static str, Coverage)]) {
         self.keep(Told::Covers(covers.to_vec()));
     }
 }

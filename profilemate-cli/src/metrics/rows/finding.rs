@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Teller;
-use crate::aggregate::coverage::Status;
+use crate::aggregate::coverage::{Coverage, NO_CUDA, Status};
 use crate::event::Process;
 use crate::explain::{Cover, Explanation, Facts};
 use crate::metrics::declare::Id;
@@ -51,14 +51,16 @@ impl Window {
         self.engines = processes.iter().filter_map(engine).collect();
     }
 
-    pub(super) fn covers(&mut self, covers: &[(&'static str, Status)]) {
+    pub(super) fn covers(&mut self, covers: &[(&'static str, Coverage)]) {
         self.cover = Cover::default();
-        for (table, status) in covers {
-            let why = match status {
+        for (table, cover) in covers {
+            // A label: other reasons name what there is only once.
+            let why = match cover.status {
+                _ if cover.reason == NO_CUDA => NO_CUDA,
                 Status::NotApplicable => "there is nothing to tell of this server",
                 _ => "not observed by the probes that the agent keeps",
             };
-            self.cover.add(table, status.word(), why);
+            self.cover.add(table, cover.status.word(), why);
         }
     }
 

@@ -18,7 +18,7 @@ use label::{UNKNOWN, engine_of, pid, stage};
 
 use super::declare::Id;
 use super::registry::{Labels, Registry};
-use crate::aggregate::coverage::Status;
+use crate::aggregate::coverage::{Coverage, Status};
 use crate::event::Process;
 use crate::sink::watch::{Losses, Pulse, Watcher};
 use crate::table::AnyRow;
@@ -380,11 +380,11 @@ impl Watcher for Teller {
         }
     }
 
-    fn covers(&mut self, covers: &[(&'static str, Status)]) {
+    fn covers(&mut self, covers: &[(&'static str, Coverage)]) {
         self.window.covers(covers);
         self.covered = covers
             .iter()
-            .filter(|(_, status)| matches!(status, Status::Observed | Status::Partial))
+            .filter(|(_, cover)| matches!(cover.status, Status::Observed | Status::Partial))
             .map(|(table, _)| *table)
             .collect();
     }

@@ -41,6 +41,10 @@ fn teller() -> (Arc<Registry>, Teller) {
     (registry, teller)
 }
 
+fn covered(status: Status) -> Coverage {
+    Coverage::new(status, "")
+}
+
 /// The value of a series in Prometheus's text.
 fn value(registry: &Registry, series: &str) -> Option<f64> {
     let text = String::from_utf8(expose(registry, Format::Text).unwrap()).unwrap();
@@ -188,9 +192,9 @@ fn what_a_table_covers_is_zero_and_what_it_does_not_has_no_series() {
     let (registry, mut teller) = teller();
     let engine = process(7, 1, "engine_core", None);
     teller.covers(&[
-        ("preemption_events", Status::Observed),
-        ("kv_cache_evictions", Status::NotObservable),
-        ("batch_utilization", Status::Partial),
+        ("preemption_events", covered(Status::Observed)),
+        ("kv_cache_evictions", covered(Status::NotObservable)),
+        ("batch_utilization", covered(Status::Partial)),
     ]);
     teller.pulse(&pulse(&[&engine], 0, Losses::default()));
     let of = |name: &str| {
@@ -302,7 +306,7 @@ fn a_finding_is_told_when_its_window_is_over_and_ends_with_the_next_that_has_non
     let engine = process(7, 1, "engine_core", None);
     let worker = process(8, 7, "worker", None);
     let processes = [&engine, &worker];
-    teller.covers(&[("encoder_decoder_timing", Status::NotObservable)]);
+    teller.covers(&[("encoder_decoder_timing", covered(Status::NotObservable))]);
     teller.pulse(&beat(&processes, 0));
     for number in 0..30 {
         teller.row(&event(number, "started"));
