@@ -182,6 +182,32 @@ pub struct Program {
     pub false_: u64,
     /// The fields, in the order of [`profilemate_common::record::Fields`].
     pub fields: Vec<Field>,
+    /// Fields of the catalogue that the records do not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<Unread>,
+}
+
+/// A field of the catalogue that is not read, because its path does not fit the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Name in the catalogue.
+    pub name: String,
+    /// The path as written.
+    pub path: String,
+    /// The tables that it feeds, file names without `.csv`.
+    pub tables: Vec<String>,
+    /// Why, in plain words.
+    pub reason: String,
+}
+
+impl Unread {
+    /// What coverage says of it, for the method `id`.
+    pub fn words(&self, id: &str) -> String {
+        let Self {
+            name, path, reason, ..
+        } = self;
+        format!("`{name}` of `{id}` ({path}) is not read: {reason}")
+    }
 }
 
 /// One field of a program.

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use profilemate::capture::Pipeline;
 use profilemate::capture::pipeline::{Files, Options};
-use profilemate::event::{Ledger, Note, Process, SlotCounters};
+use profilemate::event::{Ledger, Note, Process, SlotCounters, Unread};
 use profilemate::sink::watch::{Pulse, Watcher};
 use profilemate::table::AnyRow;
 use stream::server::{ENGINE, ENGINE_METHODS, schedule, server};
-use stream::{Result, Stream, Who};
+use stream::{Result, Stream, V, Who};
 
 #[test]
 fn a_forked_child_uses_its_parents_methods_and_counts_for_itself() {
@@ -267,6 +267,67 @@ fn coverage_gives_the_reason_in_plain_words() {
         "partial",
         "preemptions are known from the output alone"
     );
+}
+
+/// A field that feeds `table` and does not fit the process.
+fn unread(name: &str, path: &str, table: &str) -> Unread {
+    Unread {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        tables: vec![table.to_owned()],
+        reason: "no such name is known to the interpreter".to_owned(),
+    }
+}
+
+#[test]
+fn a_field_that_does_not_fit_is_named_in_the_coverage_of_the_tables_that_it_feeds() {
+    let mut stream = Stream::new();
+    stream.process(200, 100, "engine_core", Some(1));
+    let path = "self.max_num_running_reqs";
+    stream.unread = vec![unread("max_seqs", path, "batch_utilization")];
+    stream.bind(200, 1, &["scheduler.schedule"]);
+    stream.unread = vec![unread("block_id", "block.block_id", "kv_cache_evictions")];
+    stream.bind(200, 1, &["block_pool.evict"]);
+    stream.bind(200, 1, &["block_pool.allocate", "block_pool.touch"]);
+    stream.unread = vec![unread("spec_none", "stats:none", "speculative_decoding")];
+    stream.bind(200, 1, &["scheduler.make_stats"]);
+    let engine = ENGINE;
+    let steps = schedule(&[], vec![]);
+    stream.call(
+        engine,
+        "scheduler.schedule",
+        30_000,
+        30_010,
+        Result::Object,
+        steps,
+    );
+    let stats = vec![("log_stats", V::Bool(true))];
+    stream.call(
+        engine,
+        "scheduler.make_stats",
+        30_020,
+        30_030,
+        Result::Object,
+        stats,
+    );
+    let tables = stream.tables();
+    let partial = |reason: &str| ("partial".to_owned(), reason.to_owned());
+    assert_eq!(
+        tables.coverage("batch_utilization"),
+        partial(
+            "`max_seqs` of `scheduler.schedule` (self.max_num_running_reqs) is not read: no such name is known to the \
+             interpreter"
+        )
+    );
+    assert_eq!(tables.coverage("kv_cache_usage").0, "observed");
+    assert_eq!(
+        tables.coverage("kv_cache_evictions").1,
+        "nothing of it happened while the session ran",
+        "a method that was not called left nothing out"
+    );
+    let (status, reason) = tables.coverage("speculative_decoding");
+    assert_eq!(status, "partial", "whether there were drafts is not known");
+    assert!(reason.starts_with("`spec_none` of"), "{reason}");
 }
 
 #[test]

@@ -137,6 +137,37 @@ fn of_a_newer_vllm_what_checks_out_is_traced_and_what_does_not_is_named() {
 }
 
 #[test]
+fn of_a_known_vllm_that_was_changed_the_field_that_does_not_fit_is_named() {
+    let Some(python) = demo::newest_probed_python() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let server = stand_in(folder.path(), "0.32.0");
+    let scheduler = "v1/core/sched/scheduler.py";
+    change(&server, scheduler, "max_num_running_reqs", "most_requests");
+    let guard = start(&python, &server, folder.path());
+    let (output, told) = trace(&guard, folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let session = Session::only(&folder.path().join("sessions"));
+    assert_eq!(assert_ledger_exact(&session), 0);
+    let coverage = &session.metadata["tables"]["batch_utilization"]["coverage"];
+    assert_eq!(coverage["status"], "partial", "{coverage}");
+    let reason = coverage["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("`max_seqs` of `scheduler.schedule` (self.max_num_running_reqs)"),
+        "{reason}"
+    );
+    for row in session.rows("batch_utilization") {
+        assert!(
+            row["max_num_seqs"].is_empty() && !row["num_tokens"].is_empty(),
+            "{row:?}"
+        );
+    }
+    let evictions = &session.metadata["tables"]["kv_cache_evictions"]["coverage"];
+    assert_eq!(evictions["status"], "observed", "{evictions}");
+}
+
+#[test]
 fn an_older_vllm_is_refused_unless_it_is_said_what_to_take_it_for() {
     let Some(python) = demo::newest_probed_python() else {
         return;

@@ -234,6 +234,7 @@ impl Aggregator {
                 ));
             }
         }
+        gaps.extend(facts.unread_of(table).map(|(id, field)| field.words(id)));
         for (reason, tables) in &facts.doubts {
             // The user's own methods are of no version.
             if table != "methods" && (tables.is_empty() || tables.contains(table)) {
@@ -308,6 +309,7 @@ impl Aggregator {
             }
             "speculative_decoding"
                 if facts.draft_limit.is_none()
+                    && facts.unread_of(table).next().is_none()
                     && facts.calls.contains_key("scheduler.make_stats") =>
             {
                 let reason =

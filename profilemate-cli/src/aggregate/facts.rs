@@ -6,7 +6,7 @@ use profilemate_common::page;
 
 use super::fields::{self, Fields};
 use crate::event::recorder::{Cost, Shed, Snapshot};
-use crate::event::{Call, Ledger, Library, Method, Value};
+use crate::event::{Call, Ledger, Library, Method, Program, Unread, Value};
 
 /// Entries of each map, at most.
 const CAPACITY: usize = 4_096;
@@ -48,6 +48,8 @@ pub struct Facts {
     pub calls: BTreeMap<String, u64>,
     /// Fields that could not be read, by catalogue id and field.
     pub defects: BTreeMap<(String, String), Defect>,
+    /// Fields that nothing reads, of methods that were called and frames that were found: by catalogue id and field.
+    pub unread: BTreeMap<(String, String), Unread>,
     /// The CUDA libraries, by index.
     pub libraries: BTreeMap<u16, Library>,
     /// Experts of each of the model's layers that have some, as its configuration has it; 0 if it has none.
@@ -167,6 +169,34 @@ impl Facts {
                 self.defect(method, name, status);
             }
         }
+    }
+
+    /// Something of the catalogue id `id` was told by `program`: what that does not read is missing. Only graphs of
+    /// pieces have pieces.
+    pub(super) fn told_by(&mut self, id: &str, program: &Program, fields: Fields<'_>) {
+        if program.unread.is_empty() {
+            return;
+        }
+        let whole = fields.text("mode").is_some_and(|mode| mode != "PIECEWISE");
+        let is_there = |field: &&Unread| !(whole && field.name.starts_with("piece"));
+        for field in program.unread.iter().filter(is_there) {
+            let key = (id.to_owned(), field.name.clone());
+            if self.unread.len() < CAPACITY && !self.unread.contains_key(&key) {
+                self.unread.insert(key, field.clone());
+            }
+        }
+    }
+
+    /// Fields of a table that nothing reads, each with its catalogue id.
+    pub(super) fn unread_of<'a>(
+        &'a self,
+        table: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Unread)> {
+        let feeds = move |field: &Unread| field.tables.iter().any(|name| name == table);
+        self.unread
+            .iter()
+            .filter(move |(_, field)| feeds(field))
+            .map(|((id, _), field)| (id.as_str(), field))
     }
 
     /// A value that several fields together give could not be told.

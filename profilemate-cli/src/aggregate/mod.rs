@@ -360,6 +360,9 @@ impl Aggregator {
         let program = self.programs.get(&call.program).cloned();
         let fields = Fields::new(call, program.as_deref());
         self.facts.call(&bound.method.id, fields);
+        if let Some(program) = &program {
+            self.facts.told_by(&bound.method.id, program, fields);
+        }
         let duration_ns = match call.phase {
             Phase::Entry => None,
             Phase::Return => self.clock.between(call.entry_cycles, call.return_cycles),

@@ -149,6 +149,13 @@ impl Aggregator {
     /// for itself.
     pub(super) fn frame(&mut self, frame: &Frame, rows: &mut Rows) {
         self.walks.count(frame);
+        if frame.outcome == OUTCOME_FOUND
+            && let Some(id) = self.walks.id(frame)
+            && let Some(program) = self.programs.get(&frame.program)
+        {
+            self.facts
+                .told_by(id, program, Fields::of_frame(frame, Some(program)));
+        }
         if matches!(frame.function, None | Some(Function::KernelLaunch)) {
             let frames = [frame.clone()];
             self.pass_walked(frame.pid, frame.tid, frame.entry_ns, &frames, rows);

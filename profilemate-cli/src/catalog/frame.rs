@@ -34,6 +34,22 @@ pub struct Frame {
     pub fields: Vec<Field>,
 }
 
+impl Frame {
+    /// The tables that its variables feed.
+    pub fn tables(&self) -> Vec<String> {
+        let tables: &[&str] = match self.id.as_str() {
+            "frame.execute_model" => &["forward_pass_timing"],
+            _ => &[
+                "cuda_graph_captures",
+                "cuda_graph_usage",
+                "cuda_graph_timeline",
+                "forward_pass_timing",
+            ],
+        };
+        tables.iter().map(|&table| table.to_owned()).collect()
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {

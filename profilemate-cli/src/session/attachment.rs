@@ -11,7 +11,7 @@ use crate::attach::{Kernel, Link};
 use crate::catalog::Method;
 use crate::cli::Exit;
 use crate::event::{self, Counters, Note, SlotCounters};
-use crate::target::python::{Compiled, Layout, assemble};
+use crate::target::python::{Layout, assemble};
 use crate::touch::{
     MarkerPage, Redirect, VersionCache, VersionWrite, redirect, restore, restore_all,
 };
@@ -274,21 +274,25 @@ impl Attachment {
         if mode & page::MODE_TOLD == 0 {
             return Ok(said);
         }
-        let (fields, compiled): (Vec<event::Field>, Vec<Compiled>) = ready
-            .fields
-            .iter()
-            .filter_map(|(name, path, compiled)| {
-                let compiled = compiled.as_ref().ok()?.clone();
-                Some((
-                    event::Field {
+        let (mut fields, mut compiled, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, path, outcome) in &ready.fields {
+            match outcome {
+                Ok(ops) => {
+                    fields.push(event::Field {
                         name: name.clone(),
                         path: path.clone(),
-                        shape: compiled.shape,
-                    },
-                    compiled,
-                ))
-            })
-            .unzip();
+                        shape: ops.shape,
+                    });
+                    compiled.push(ops.clone());
+                }
+                Err(reason) => unread.push(event::Unread {
+                    name: name.clone(),
+                    path: path.clone(),
+                    tables: method.tables.clone(),
+                    reason: reason.clone(),
+                }),
+            }
+        }
         *context.next_program += 1;
         let id = *context.next_program;
         let program = assemble(id, u32::from(self.index), &compiled).map_err(|error| {
@@ -302,6 +306,7 @@ impl Attachment {
             true_: self.layout.kernel.true_,
             false_: self.layout.kernel.false_,
             fields,
+            unread,
         }));
         context.kernel.set_program(self.index, slot, &program)?;
         Ok(said)

@@ -3,7 +3,7 @@
 use super::look;
 use super::tracked::Tracked;
 use super::tracker::Tracker;
-use crate::event::Note;
+use crate::event::{Note, Unread};
 use crate::plan::{MethodPlan, MethodState};
 
 impl Tracker {
@@ -66,9 +66,14 @@ impl Tracker {
                 tell(tables.clone(), format!("`{id}` is not bound: {reason}"));
             }
             for (name, path, error) in &method.fields {
-                if let Some(error) = error {
-                    let reason = format!("`{name}` of `{id}` ({path}) is not read: {error}");
-                    tell(tables.clone(), reason);
+                if let Some(reason) = error.clone() {
+                    let unread = Unread {
+                        name: name.clone(),
+                        path: path.clone(),
+                        tables: tables.clone(),
+                        reason,
+                    };
+                    tell(tables.clone(), unread.words(id));
                 }
             }
         }

@@ -228,13 +228,21 @@ pub(super) fn introduce(runtime: &Runtime, plan: &mut ProcessPlan) {
     plan.vllm = imported_version(runtime);
 }
 
-/// Warns of the user's own fields that are not read: nobody looks for them in a plan.
+/// Says which fields are not read. The user's own are a warning: nobody looks for them in a plan.
 pub(super) fn warn_of_fields(pid: u32, ready: &[Ready]) {
-    for ready in ready.iter().filter(|ready| ready.method.is_users()) {
+    for ready in ready {
+        let level = if ready.method.is_users() {
+            log::Level::Warn
+        } else {
+            log::Level::Info
+        };
         for (name, path, compiled) in &ready.fields {
             if let Err(error) = compiled {
                 let method = &ready.method.qualname;
-                log::warn!("process {pid}: {method}: `{name}={path}` is not read: {error}");
+                log::log!(
+                    level,
+                    "process {pid}: {method}: `{name}={path}` is not read: {error}"
+                );
             }
         }
     }

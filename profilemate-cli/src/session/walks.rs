@@ -80,13 +80,14 @@ impl Walks {
                     }
                 }
             }
+            let unread = unread(&frame, &looked.plan);
             plans.push(looked.plan);
             let Some(function) = looked.function else {
                 continue;
             };
             // Two names of one function: its frames are told once.
             if !self.targets.contains(&function.innermost) {
-                self.describe(&frame, &function, looked.fields, runtime, context)?;
+                self.describe(&frame, &function, looked.fields, unread, runtime, context)?;
             }
         }
         Ok(plans)
@@ -98,6 +99,7 @@ impl Walks {
         frame: &Frame,
         function: &Function,
         fields: Vec<(event::Field, Compiled)>,
+        unread: Vec<event::Unread>,
         runtime: &Runtime,
         context: &mut Context<'_>,
     ) -> Result<(), Trouble> {
@@ -114,6 +116,7 @@ impl Walks {
             true_: runtime.layout.kernel.true_,
             false_: runtime.layout.kernel.false_,
             fields,
+            unread,
         }));
         context.notes.send(Note::Walk(event::Walk {
             pid: self.pid,
@@ -251,6 +254,19 @@ pub(super) fn plans(runtime: &Runtime, frames: &[Frame]) -> Vec<FramePlan> {
         .iter()
         .map(|frame| look(frame, &resolver, &interned).plan)
         .collect()
+}
+
+/// Fields of a frame that nothing reads.
+fn unread(frame: &Frame, plan: &FramePlan) -> Vec<event::Unread> {
+    let unread = |(name, path, error): &(String, String, Option<String>)| {
+        Some(event::Unread {
+            name: name.clone(),
+            path: path.clone(),
+            tables: frame.tables(),
+            reason: error.clone()?,
+        })
+    };
+    plan.fields.iter().filter_map(unread).collect()
 }
 
 fn look(

@@ -22,7 +22,7 @@ use std::path::Path;
 use profilemate::capture::frame::{KIND_NOTE, KIND_RECORD, KIND_TICK};
 use profilemate::capture::{Options, Outcome, Pipeline};
 use profilemate::event::{
-    Counters, Field, Method, Note, Process, Program, Session, Shape, SlotCounters,
+    Counters, Field, Method, Note, Process, Program, Session, Shape, SlotCounters, Unread,
 };
 use profilemate_common::record::{self, MethodCalled};
 
@@ -201,6 +201,8 @@ pub(crate) struct Stream {
     pub(crate) frames: Vec<(u8, Vec<u8>)>,
     slots: HashMap<(u16, String), (u8, u32)>,
     programs: u32,
+    /// What the program of the next method to be bound does not read.
+    pub(crate) unread: Vec<Unread>,
 }
 
 /// The moment `us` microseconds after the start.
@@ -299,6 +301,7 @@ impl Stream {
             path: format!("self.{name}"),
             shape: *shape,
         };
+        let unread = std::mem::take(&mut self.unread);
         self.note(&Note::Program(Program {
             id: program,
             page,
@@ -307,6 +310,7 @@ impl Stream {
             true_: TRUE,
             false_: FALSE,
             fields: fields.iter().map(field).collect(),
+            unread,
         }));
     }
 

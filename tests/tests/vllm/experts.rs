@@ -14,7 +14,7 @@ fn routed(run: &Run, every: u64) -> (Experts, BTreeMap<u64, u64>) {
     routed_from(run, every, &BTreeMap::new())
 }
 
-/// As [`routed`], without so many first calls of each layer.
+/// As [`routed`], without so many first calls of each layer: the first one after them is the first that counts.
 fn routed_from(
     run: &Run,
     every: u64,
@@ -23,14 +23,11 @@ fn routed_from(
     let (mut chosen, mut pairs) = Experts::default();
     let mut calls = BTreeMap::new();
     for (_, event) in run.events("route") {
-        let name = event["layer"].as_str().unwrap();
-        let layer = name.split('.').find_map(|part| part.parse().ok()).unwrap();
+        let layer = layer_of(event);
         let number = calls.entry(layer).or_default();
         *number += 1;
-        let skipped = skipped
-            .get(&layer)
-            .is_some_and(|skipped| *number <= *skipped);
-        if skipped || (*number - 1) % every != 0 {
+        let skipped = skipped.get(&layer).copied().unwrap_or(0);
+        if *number <= skipped || (*number - skipped - 1) % every != 0 {
             continue;
         }
         for token in event["ids"].as_array().unwrap() {
@@ -45,6 +42,12 @@ fn routed_from(
         }
     }
     ((chosen, pairs), calls)
+}
+
+/// The layer of a router's call.
+fn layer_of(event: &serde_json::Value) -> u64 {
+    let name = event["layer"].as_str().unwrap();
+    name.split('.').find_map(|part| part.parse().ok()).unwrap()
 }
 
 /// Experts and pairs of experts, as the session tells them.
@@ -74,7 +77,32 @@ fn told(session: &Session) -> Experts {
 
 /// What the helper counted of every so many calls of each layer equals the reference's.
 pub(super) fn assert_samples_equal(run: &Run, session: &Session, every: u64) {
-    let (truth, calls) = routed(run, every);
+    assert_samples_after(run, session, every, &BTreeMap::new());
+}
+
+/// As [`assert_samples_equal`], where sampling began while steps ran and lasted to the end: of each layer the last calls
+/// were seen, as many as the session says.
+pub(super) fn assert_late_samples_equal(run: &Run, session: &Session, every: u64) {
+    let mut skipped = routed(run, 1).1;
+    for row in session.rows("moe_expert_selection") {
+        let seen: u64 = row["calls"].parse().unwrap();
+        let all = skipped.get_mut(&row["layer_idx"].parse().unwrap());
+        // Rows of one layer say the same.
+        if row["expert_id"] == "0" {
+            *all.unwrap() -= seen;
+        }
+    }
+    for (layer, skipped) in &skipped {
+        assert!(*skipped > 0, "layer {layer}: sampled from its first call");
+    }
+    assert_samples_after(run, session, every, &skipped);
+}
+
+fn assert_samples_after(run: &Run, session: &Session, every: u64, skipped: &BTreeMap<u64, u64>) {
+    let (truth, mut calls) = routed_from(run, every, skipped);
+    for (layer, skipped) in skipped {
+        *calls.get_mut(layer).unwrap() -= skipped;
+    }
     assert!(!truth.0.is_empty(), "routers were called");
     assert_eq!(told(session), truth);
     for row in session.rows("moe_expert_selection") {
@@ -95,7 +123,7 @@ pub(super) fn assert_samples_equal(run: &Run, session: &Session, every: u64) {
 /// missing, as far as they came before their methods were bound: the session says how many it saw.
 pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
     let integer = |row: &Row, column: &str| row[column].parse::<u64>().unwrap();
-    let warm_up = warm_up(run);
+    let warm_up = warm_up(run).into_values().max().unwrap_or(0);
     let mut sampled = BTreeMap::new();
     for row in session.rows("moe_expert_selection") {
         let (calls, own) = (integer(&row, "calls"), integer(&row, "sampled_calls"));
@@ -137,18 +165,18 @@ pub(super) fn assert_experts_equal(run: &Run, session: &Session) {
 }
 
 /// Calls of each layer's router before the first step.
-fn warm_up(run: &Run) -> u64 {
+fn warm_up(run: &Run) -> BTreeMap<u64, u64> {
     let time = |event: &serde_json::Value| event["t"].as_f64().unwrap();
     let steps = run.events("schedule");
     let first = steps
         .iter()
         .map(|(_, event)| time(event))
         .fold(f64::MAX, f64::min);
-    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut calls = BTreeMap::new();
     for (_, event) in run.events("route") {
         if time(event) < first {
-            *calls.entry(event["layer"].as_str().unwrap()).or_default() += 1;
+            *calls.entry(layer_of(event)).or_default() += 1;
         }
     }
-    calls.into_values().max().unwrap_or(0)
+    calls
 }
