@@ -388,3 +388,86 @@ fn a_process_without_a_page_has_none_and_an_ended_one_is_gone() {
         Err(Error::Gone { .. })
     ));
 }
+
+const ROLE_KILLED: &str = "PROFILEMATE_TEST_KILLED_TRACER_OF";
+
+/// Kills a tracer after `after` ptrace requests, in a target whose main thread is the first to be borrowed; whether it
+/// made that many.
+fn kill_after(after: u32, target: &Target) -> bool {
+    let numbers = [target.pid().into(), target.original, target.function(0)];
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "a_tracer_killed_after_any_request_leaves_the_thread_on_its_way",
+        ])
+        .env(
+            ROLE_KILLED,
+            numbers.map(|number| number.to_string()).join(" "),
+        )
+        .env("PROFILEMATE_TEST_PERISH_AFTER", after.to_string())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGKILL);
+    assert!(killed || status.success(), "after {after}: {status}");
+    killed
+}
+
+/// The tracer that is killed: it maps a page, or finds one, changes a pointer and puts it back.
+fn map_and_swap(what: &str) {
+    let numbers: Vec<u64> = what.split(' ').map(|word| word.parse().unwrap()).collect();
+    let (page, _) = MarkerPage::acquire(numbers[0] as u32, numbers[1], &[]).unwrap();
+    let request = profilemate::touch::Redirect {
+        function: numbers[2],
+        vectorcall_address: numbers[2] + 128,
+        expected: numbers[1],
+        version: None,
+        version_cache: None,
+        mode: MODE_RETURN,
+        skip: 0,
+    };
+    let slots = redirect(&page, &[request]).unwrap().all_slots();
+    restore(&page, &slots).unwrap();
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_tracer_killed_after_any_request_leaves_the_thread_on_its_way() {
+    if let Ok(what) = std::env::var(ROLE_KILLED) {
+        return map_and_swap(&what);
+    }
+    if !is_root() {
+        return;
+    }
+    // It waits for a command; other threads are busy beside it; it computes; it reads from a pipe.
+    for state in ["", "busy", "leaf", "read"] {
+        let mut target = Target::start();
+        let (does, held) = match state {
+            "" => (String::new(), false),
+            "busy" => ("busy".to_owned(), false),
+            _ => (format!("be {state} 12000"), true),
+        };
+        if state == "read" {
+            target.tell("busy");
+        }
+        if held {
+            target.send(&does);
+        } else if !does.is_empty() {
+            target.tell(&does);
+        }
+        let mut after = 1;
+        while kill_after(after, &target) {
+            if !held {
+                assert_eq!(target.tell("call 0 100"), "called", "{state}, {after}");
+            }
+            after += 1;
+            assert!(after < 200, "it ends at some time");
+        }
+        assert!(after > 20, "mapping and swapping take more than {after}");
+        if held {
+            assert_eq!(target.reply(&does), "was");
+        }
+        assert_eq!(target.pointer(0), target.original);
+        target.finish();
+    }
+}

@@ -16,7 +16,7 @@ pub const MEMFD_NAME: &str = "profilemate";
 /// First eight bytes of the data.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"PMMARKER");
 /// Changes whenever code or data change their shape; a page of another version is restored, never reused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of code, a multiple of the page size.
 pub const CODE_SIZE: usize = 4096;
 /// Slots of a page: one for each redirected function.

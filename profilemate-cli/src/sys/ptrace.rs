@@ -14,6 +14,8 @@ pub enum Stop {
     Event,
     /// It stands with all threads of its process, until the process gets `SIGCONT`.
     Group,
+    /// It begins or ends a system call.
+    Call,
     /// It is about to get this signal.
     Signal(i32),
 }
@@ -51,8 +53,8 @@ impl SignalInfo {
 /// Requests by their numbers in the kernel's interface, where `libc` has no name for some or types them differently.
 mod number {
     pub(super) const CONT: usize = 7;
-    pub(super) const SINGLESTEP: usize = 9;
     pub(super) const DETACH: usize = 17;
+    pub(super) const SYSCALL: usize = 24;
     pub(super) const GETSIGINFO: usize = 0x4202;
     pub(super) const SETSIGINFO: usize = 0x4203;
     pub(super) const SEIZE: usize = 0x4206;
@@ -71,6 +73,10 @@ mod number {
     #[cfg(target_arch = "x86_64")]
     pub(super) const SETREGSET: usize = 0x4205;
 }
+/// `PTRACE_O_TRACESYSGOOD`: a stop at a system call is told from a signal.
+const TELL_CALLS: usize = 1;
+/// What tells them apart, in the signal of a stop.
+const CALL: i32 = 0x80;
 /// In a wait status: the stop was no signal.
 const EVENT_STOP: i32 = 128;
 
@@ -78,12 +84,35 @@ fn request(request: usize, tid: u32, address: usize, data: usize) -> io::Result<
     // SAFETY: the callers below pass, for each request, either plain numbers or pointers to buffers that they borrow
     // for the length of the call and that are as large as the request says.
     let result = unsafe { libc::syscall(libc::SYS_ptrace, request, tid as usize, address, data) };
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    let result = usize::try_from(result).map_err(|_| io::Error::last_os_error());
+    #[cfg(debug_assertions)]
+    perish::one_more();
+    result
+}
+
+/// For tests: this process kills itself after so many requests.
+#[cfg(debug_assertions)]
+mod perish {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    const AFTER: &str = "PROFILEMATE_TEST_PERISH_AFTER";
+    static MADE: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn one_more() {
+        let made = MADE.fetch_add(1, Relaxed) + 1;
+        let after = std::env::var(AFTER);
+        if after.is_ok_and(|after| after.parse() == Ok(made)) {
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+        }
+    }
 }
 
 /// `PTRACE_SEIZE`: the thread runs on.
 pub fn seize(tid: u32) -> io::Result<()> {
-    request(number::SEIZE, tid, 0, 0).map(drop)
+    request(number::SEIZE, tid, 0, TELL_CALLS).map(drop)
 }
 
 /// `PTRACE_INTERRUPT`: asks the seized thread to stop.
@@ -128,6 +157,7 @@ fn wait(tid: u32, options: i32) -> io::Result<Option<Stop>> {
             Ok(Some(Stop::Group))
         }
         _ if status >> 16 == EVENT_STOP => Ok(Some(Stop::Event)),
+        _ if libc::WSTOPSIG(status) & CALL != 0 => Ok(Some(Stop::Call)),
         _ => Ok(Some(Stop::Signal(libc::WSTOPSIG(status)))),
     }
 }
@@ -142,9 +172,9 @@ pub fn listen(tid: u32) -> io::Result<()> {
     request(number::LISTEN, tid, 0, 0).map(drop)
 }
 
-/// `PTRACE_SINGLESTEP`, with a signal to deliver or 0.
-pub fn step(tid: u32, signal: i32) -> io::Result<()> {
-    request(number::SINGLESTEP, tid, 0, signal as usize).map(drop)
+/// `PTRACE_SYSCALL`, with a signal to deliver or 0: as [`resume`], up to the next begin or end of a system call.
+pub fn resume_to_call(tid: u32, signal: i32) -> io::Result<()> {
+    request(number::SYSCALL, tid, 0, signal as usize).map(drop)
 }
 
 /// `PTRACE_DETACH`, with a signal to deliver or 0.

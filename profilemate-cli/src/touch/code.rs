@@ -31,7 +31,7 @@ const VECTORCALL_STUBS: usize = 0;
 const METHOD_STUBS: usize = VECTORCALL_STUBS + SLOTS * STUB_STRIDE;
 /// Where the common path begins.
 const COMMON: usize = METHOD_STUBS + SLOTS * STUB_STRIDE;
-/// Offset of the stub that does the swap list and ends in `int3`.
+/// Offset of the stub that does the swap list and ends in `rt_sigreturn`.
 pub(super) const SWAP_OFFSET_IN_CODE: usize = 0xe00;
 /// Offset of the mark's one-byte nop: the kernel emulates it after a breakpoint.
 pub const MARK_NOP1_OFFSET: usize = 0xf80;
@@ -256,7 +256,7 @@ mod x86_64 {
         "call .Lpm_common",
         "leave",
         "ret",
-        // The swap list. Runs in one stopped thread of the target, without a stack, until it meets the int3.
+        // The swap list. Runs in one stopped thread of the target, without a stack, until it goes back.
         ".skip {swap_code} - (. - .Lpm_code), 0xcc",
         ".Lpm_swap:",
         "mov ecx, [rip + .Lpm_code + {swap_count}]",
@@ -285,8 +285,11 @@ mod x86_64 {
         "add rdi, {swap_stride}",
         "dec ecx",
         "jmp 1b",
+        // `rt_sigreturn`, again where it is passed by.
         "5:",
-        "int3",
+        "mov eax, {sigreturn}",
+        "syscall",
+        "jmp 5b",
         ".skip {mark} - (. - .Lpm_code), 0xcc",
         ".Lpm_mark:",
         "nop",
@@ -323,6 +326,7 @@ mod x86_64 {
         log_return = const offset_of!(LogEntry, return_cycles),
         log_result = const offset_of!(LogEntry, result),
         getpid = const libc::SYS_getpid,
+        sigreturn = const libc::SYS_rt_sigreturn,
         swap_code = const super::SWAP_OFFSET_IN_CODE,
         swap_count = const CODE_SIZE + offset_of!(Head, swap_count),
         swaps = const SWAPS,

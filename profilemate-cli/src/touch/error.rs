@@ -96,9 +96,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// There is no `syscall` instruction to borrow.
-    #[error("no system call instruction was found in process {pid}")]
-    NoSyscallInstruction {
+    /// There is no code to borrow: without it a thread could not go back by itself if the tracer died.
+    #[error("no code that makes system calls and returns from signals was found in process {pid}")]
+    NothingToBorrow {
         /// The process.
         pid: u32,
     },

@@ -12,7 +12,7 @@ use profilemate_common::page::{CODE_SIZE, DATA_SIZE, LOG_OFFSET, LOG_SIZE, MEMFD
 use super::Error;
 use super::check::{Filters, check_status, read_proc};
 use super::seccomp::{self, Call};
-use super::stopped::Stopped;
+use super::stopped::{Borrowed, Stopped};
 use super::thread_id;
 use super::threads::with_stopped;
 use crate::sys::vm;
@@ -42,7 +42,7 @@ pub(super) struct Mapped {
 /// Maps an empty page, of [`CODE_SIZE`], [`DATA_SIZE`] and [`LOG_SIZE`] bytes, into process `pid`.
 pub(super) fn map(pid: u32) -> Result<Mapped, Error> {
     let filters = check_status(pid)?;
-    let instruction = find_syscall_instruction(pid)?;
+    let borrowed = find_borrowed(pid)?;
     let ((base, memfd, offset), stood_ns) = with_stopped(pid, |thread| {
         if filters == Filters::Ask {
             seccomp::ask(pid, thread.tid(), &planned_calls())?;
@@ -51,7 +51,7 @@ pub(super) fn map(pid: u32) -> Result<Mapped, Error> {
         let injection = Injection {
             pid,
             thread,
-            instruction,
+            borrowed,
         };
         let (base, memfd) = injection.map()?;
         Ok((base, memfd, offset))
@@ -70,7 +70,7 @@ pub(super) fn map(pid: u32) -> Result<Mapped, Error> {
 }
 
 /// The calls that [`Injection::map`] makes, as far as a filter can know them before, and that of the page's code.
-fn planned_calls() -> [Call; 8] {
+fn planned_calls() -> [Call; 9] {
     let call = |number, args| Call { number, args };
     [
         call(
@@ -109,6 +109,7 @@ fn planned_calls() -> [Call; 8] {
         ),
         call(libc::SYS_close, [3, 0, 0, 0, 0, 0]),
         call(libc::SYS_getpid, [0; 6]),
+        call(libc::SYS_rt_sigreturn, [0; 6]),
         call(libc::SYS_munmap, [0, PAGE_SIZE, 0, 0, 0, 0]),
     ]
 }
@@ -116,12 +117,12 @@ fn planned_calls() -> [Call; 8] {
 struct Injection<'a> {
     pid: u32,
     thread: &'a mut Stopped,
-    instruction: u64,
+    borrowed: Borrowed,
 }
 
 impl Injection<'_> {
     fn call(&mut self, name: &'static str, number: i64, args: [u64; 6]) -> Result<u64, Error> {
-        self.thread.call(self.instruction, name, number, args)
+        self.thread.call(self.borrowed, name, number, args)
     }
 
     fn map(mut self) -> Result<(u64, File), Error> {
@@ -230,26 +231,42 @@ fn open_memfd(pid: u32, tid: u32, fd: u64) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Finds a `syscall` instruction in the process: in the vDSO, or else in any code it has mapped.
-pub(super) fn find_syscall_instruction(pid: u32) -> Result<u64, Error> {
-    const SEARCHED: u64 = 4 << 20;
+/// Finds a `syscall` instruction with a `ret` behind it, and what makes the call `rt_sigreturn`: in the C library, or
+/// else in any code that the process has mapped.
+pub(super) fn find_borrowed(pid: u32) -> Result<Borrowed, Error> {
+    const SEARCHED: u64 = 16 << 20;
+    const CALL: [u8; 3] = [0x0f, 0x05, 0xc3];
+    /// `mov rax, 15` and `syscall`: what signal handlers return to.
+    const SIGRETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
     let maps = read_proc(pid, "maps")?;
     let mut code: Vec<_> = maps.lines().filter_map(parse_code).collect();
-    code.sort_by_key(|(_, _, name)| name != "[vdso]");
+    code.sort_by_key(|(_, _, name)| !is_c_library(name));
+    let (mut call, mut sigreturn) = (None, None);
     let mut bytes = Vec::new();
     for (start, end, _) in code.into_iter().take(16) {
         bytes.resize((end.saturating_sub(start)).min(SEARCHED) as usize, 0);
         let Ok(read) = vm::read_some(pid, start, &mut bytes) else {
             continue;
         };
-        if let Some(at) = bytes[..read]
-            .windows(2)
-            .position(|pair| pair == [0x0f, 0x05])
-        {
-            return Ok(start + at as u64);
+        let find = |pattern: &[u8]| {
+            let at = memchr::memmem::find(&bytes[..read], pattern)?;
+            Some(start + at as u64)
+        };
+        call = call.or_else(|| find(&CALL));
+        sigreturn = sigreturn.or_else(|| find(&SIGRETURN));
+        if let (Some(call), Some(sigreturn)) = (call, sigreturn) {
+            return Ok(Borrowed { call, sigreturn });
         }
     }
-    Err(Error::NoSyscallInstruction { pid })
+    Err(Error::NothingToBorrow { pid })
+}
+
+/// Whether a file is a C library, by its name.
+fn is_c_library(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    ["libc.", "libc-", "ld-musl-"]
+        .iter()
+        .any(|begin| name.starts_with(begin))
 }
 
 /// Start, end and name of an executable mapping, from a line of `maps`. The vsyscall page cannot be executed freely.

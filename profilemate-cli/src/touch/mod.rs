@@ -4,9 +4,9 @@
 //! [`redirect`], and on the way out [`restore`] or [`restore_all`]. Nothing here decides what to redirect; that is in
 //! the plan before anything here runs.
 //!
-//! One thing cannot be made safe: a tracer that is itself killed by `SIGKILL` during the fraction of a millisecond in
-//! which a thread of the target runs borrowed instructions takes that thread's registers with it. So attach and
-//! detach are short, and everything that can be done before or after the stop is.
+//! A tracer may be killed by `SIGKILL` at any moment, also in the fraction of a millisecond in which a thread of the
+//! target runs borrowed instructions: that thread goes back by itself then ([`way_back`]). Only the start of the helper
+//! in a running server, which is never done unasked, has no such way.
 
 mod check;
 mod code;
@@ -31,6 +31,8 @@ mod stopped;
 mod thread_id;
 #[cfg(target_arch = "x86_64")]
 mod threads;
+#[cfg(target_arch = "x86_64")]
+mod way_back;
 
 pub use check::check;
 pub use code::{

@@ -11,6 +11,7 @@ use std::time::Duration;
 use libc::user_regs_struct as Registers;
 
 use super::Error;
+use super::way_back::WayBack;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::ptrace::{self, SignalInfo, Stop};
 use crate::sys::vm;
@@ -38,12 +39,43 @@ pub(super) enum Attempt {
     Unsuitable,
 }
 
+/// Code of the target that is borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Borrowed {
+    /// A `syscall` instruction, and a `ret` behind it.
+    pub(super) call: u64,
+    /// What makes the call `rt_sigreturn`.
+    pub(super) sigreturn: u64,
+}
+
+/// Up to where a thread runs for us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The end of a system call.
+    Called,
+    /// The moment before it would go back by itself.
+    Back,
+    /// A breakpoint instruction.
+    Breakpoint,
+}
+
 /// How a thread came to stand again.
 pub(super) enum Landing {
-    /// By the trap that was asked for, with this in `rax`.
-    Trap(u64),
+    /// Where it was to, with this in `rax`.
+    There(u64),
     /// By a fault of its own, which it will not see.
     Fault,
+}
+
+/// Where in the kernel a thread stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// In signal delivery, with none to deliver.
+    Event,
+    /// Before the delivery of a signal, in whose place a held one can be delivered.
+    Signal,
+    /// At the end of a system call, where the kernel does not start an interrupted one over.
+    Call,
 }
 
 /// A stopped thread. Dropping it puts everything back and lets it run.
@@ -53,12 +85,15 @@ pub(super) struct Stopped {
     saved: Registers,
     extended: Vec<u8>,
     mask: u64,
+    /// Where its way back stands, once it has one.
+    way_back: Option<u64>,
+    /// Its signals are blocked.
+    blocked: bool,
     /// When it came to stand, `CLOCK_MONOTONIC`.
     since_ns: u64,
     /// Signals taken on the way, to be given back.
     held: Vec<SignalInfo>,
-    /// The thread stands before the delivery of a signal, in whose place a held one can be delivered.
-    at_signal: bool,
+    stands: Stands,
     running: bool,
 }
 
@@ -90,7 +125,9 @@ impl Stopped {
                         return Ok(Attempt::Unsuitable);
                     }
                 }
-                Ok(Some((Stop::Ended, _)) | None) | Err(_) => return Ok(Attempt::Unsuitable),
+                Ok(Some((Stop::Ended | Stop::Call, _)) | None) | Err(_) => {
+                    return Ok(Attempt::Unsuitable);
+                }
             }
         }
     }
@@ -144,15 +181,13 @@ impl Stopped {
             saved,
             extended,
             mask,
+            way_back: None,
+            blocked: false,
             since_ns,
             held: Vec::new(),
-            at_signal: false,
+            stands: Stands::Event,
             running: false,
         };
-        let blocked = SYNCHRONOUS
-            .iter()
-            .fold(u64::MAX, |mask, signal| mask & !(1 << (signal - 1)));
-        ptrace::set_signal_mask(tid, blocked).map_err(failed("set signal mask"))?;
         Ok(Attempt::Stopped(Box::new(stopped)))
     }
 
@@ -160,7 +195,7 @@ impl Stopped {
     pub(super) fn at_breakpoint(pid: u32, tid: u32, since_ns: u64) -> Result<Attempt, Error> {
         let mut attempt = Self::take(pid, tid, since_ns)?;
         if let Attempt::Stopped(stopped) = &mut attempt {
-            stopped.at_signal = true;
+            stopped.stands = Stands::Signal;
         }
         Ok(attempt)
     }
@@ -175,16 +210,17 @@ impl Stopped {
         self.saved.fs_base
     }
 
-    /// Makes one system call at the `syscall` instruction at `instruction`, and returns its result.
+    /// Makes one system call, and returns its result.
     pub(super) fn call(
         &mut self,
-        instruction: u64,
+        borrowed: Borrowed,
         name: &'static str,
         number: i64,
         args: [u64; 6],
     ) -> Result<u64, Error> {
         let mut registers = self.saved;
-        registers.rip = instruction;
+        registers.rip = borrowed.call;
+        registers.rsp = self.way_back(borrowed.sigreturn)?;
         registers.rax = number as u64;
         registers.orig_rax = u64::MAX;
         [
@@ -195,8 +231,8 @@ impl Stopped {
             registers.r8,
             registers.r9,
         ] = args;
-        let landed = match self.run(registers, ptrace::step)? {
-            Landing::Trap(landed) => landed,
+        let landed = match self.run(registers, Until::Called)? {
+            Landing::There(landed) => landed,
             Landing::Fault => {
                 return Err(Error::Unexpected {
                     tid: self.tid,
@@ -217,12 +253,29 @@ impl Stopped {
         }
     }
 
-    /// Runs the code at `address`, which uses no stack, until it meets a breakpoint instruction.
-    pub(super) fn run_to_breakpoint(&mut self, address: u64) -> Result<Landing, Error> {
+    /// Runs the code at `address`, which uses no stack, until it makes the call `rt_sigreturn`.
+    pub(super) fn run_code(&mut self, address: u64) -> Result<Landing, Error> {
         let mut registers = self.saved;
         registers.rip = address;
+        // As a `ret` to that call would have left it.
+        registers.rsp = self.way_back(address)?.wrapping_add(8);
         registers.orig_rax = u64::MAX;
-        self.run(registers, ptrace::resume)
+        self.run(registers, Until::Back)
+    }
+
+    /// Puts the thread's way back below its stack, unless it is there.
+    fn way_back(&mut self, sigreturn: u64) -> Result<u64, Error> {
+        if let Some(address) = self.way_back {
+            return Ok(address);
+        }
+        let way = WayBack::new(&self.saved, self.mask, &self.extended, sigreturn);
+        vm::write(self.pid, way.address, &way.bytes).map_err(|source| Error::Memory {
+            pid: self.pid,
+            address: way.address,
+            source,
+        })?;
+        self.way_back = Some(way.address);
+        Ok(way.address)
     }
 
     /// Calls the C function at `function` on the thread's own stack, and returns what it returns. It returns to the
@@ -240,7 +293,9 @@ impl Stopped {
         let (pid, tid) = (self.pid, self.tid);
         let mut registers = self.saved;
         // Where a call would have left it: eight bytes below a multiple of sixteen.
-        registers.rsp = (registers.rsp.wrapping_sub(RED_ZONE) & !15).wrapping_sub(8);
+        let below = registers.rsp.wrapping_sub(RED_ZONE);
+        let below = self.way_back.map_or(below, |way| way.min(below));
+        registers.rsp = (below & !15).wrapping_sub(8);
         vm::write(pid, registers.rsp, &back.to_ne_bytes()).map_err(|source| Error::Memory {
             pid,
             address: registers.rsp,
@@ -251,8 +306,8 @@ impl Stopped {
         registers.rax = 0;
         registers.orig_rax = u64::MAX;
         registers.eflags &= !FLAGS;
-        let signal = match self.run(registers, ptrace::resume)? {
-            Landing::Trap(result) => {
+        let signal = match self.run(registers, Until::Breakpoint)? {
+            Landing::There(result) => {
                 let landed = ptrace::registers(tid).is_ok_and(|now| now.rip == back + 1);
                 if landed {
                     return Ok(result);
@@ -267,12 +322,12 @@ impl Stopped {
     /// There is no deadline here: a thread that runs our instructions must not be let go before it has left them.
     /// Every one of them ends; a function that is called may have to wait for the interpreter's lock, as the thread
     /// would have had to.
-    fn run(
-        &mut self,
-        registers: Registers,
-        go: impl Fn(u32, i32) -> io::Result<()>,
-    ) -> Result<Landing, Error> {
+    fn run(&mut self, registers: Registers, until: Until) -> Result<Landing, Error> {
         let tid = self.tid;
+        let go = match until {
+            Until::Called | Until::Back => ptrace::resume_to_call,
+            Until::Breakpoint => ptrace::resume,
+        };
         let failed = |request| {
             move |source| Error::Ptrace {
                 request,
@@ -280,8 +335,16 @@ impl Stopped {
                 source,
             }
         };
+        // In this order: the way back restores the mask.
         ptrace::set_registers(tid, &registers).map_err(failed("set registers"))?;
-        let mut deliver = 0;
+        if !self.blocked {
+            let blocked = SYNCHRONOUS
+                .iter()
+                .fold(u64::MAX, |mask, signal| mask & !(1 << (signal - 1)));
+            ptrace::set_signal_mask(tid, blocked).map_err(failed("set signal mask"))?;
+            self.blocked = true;
+        }
+        let (mut deliver, mut within) = (0, false);
         loop {
             self.running = true;
             go(tid, deliver).map_err(failed("resume"))?;
@@ -290,9 +353,21 @@ impl Stopped {
             self.running = false;
             let signal = match stop {
                 Stop::Signal(signal) => signal,
+                Stop::Call => {
+                    self.stands = Stands::Call;
+                    within = !within;
+                    if within {
+                        if until == Until::Back {
+                            self.pass_by().map_err(failed("pass a call by"))?;
+                        }
+                        continue;
+                    }
+                    let rax = ptrace::registers(tid).map(|registers| registers.rax);
+                    return rax.map(Landing::There).map_err(failed("get registers"));
+                }
                 // A notice (of a group stop, or of its end), after which the thread is to go on.
                 Stop::Event | Stop::Group => {
-                    self.at_signal = false;
+                    self.stands = Stands::Event;
                     continue;
                 }
                 Stop::Ended => {
@@ -300,7 +375,7 @@ impl Stopped {
                     return Err(Error::Gone { pid: self.pid });
                 }
             };
-            self.at_signal = true;
+            self.stands = Stands::Signal;
             let info = ptrace::signal_info(tid).map_err(failed("get signal info"))?;
             let own = info.code() > 0 && SYNCHRONOUS.contains(&signal);
             if signal == libc::SIGSTOP {
@@ -311,11 +386,63 @@ impl Stopped {
                 self.held.push(info);
             } else if signal == libc::SIGTRAP {
                 let rax = ptrace::registers(tid).map(|registers| registers.rax);
-                return rax.map(Landing::Trap).map_err(failed("get registers"));
+                return rax.map(Landing::There).map_err(failed("get registers"));
             } else {
                 return Ok(Landing::Fault);
             }
         }
+    }
+
+    /// The thread begins the call `rt_sigreturn`: it is to come to its end without having made it.
+    fn pass_by(&self) -> io::Result<()> {
+        let mut registers = ptrace::registers(self.tid)?;
+        if registers.orig_rax != libc::SYS_rt_sigreturn as u64 {
+            return Ok(());
+        }
+        registers.orig_rax = u64::MAX;
+        ptrace::set_registers(self.tid, &registers)
+    }
+
+    /// From the end of a system call to the kernel's signal delivery, before any instruction is run. A signal that was
+    /// held is sent again for that, so that it can be delivered as it was. `false`: the thread has ended.
+    fn come_to_signal_delivery(&mut self) -> bool {
+        let tid = self.tid;
+        let held = self.held.first().map(SignalInfo::number);
+        let asked = match held {
+            Some(signal) => ptrace::send_signal(self.pid, tid, signal),
+            None => ptrace::interrupt(tid),
+        };
+        let mut deliver = 0;
+        let mut gone = asked.is_err();
+        while !gone {
+            if ptrace::resume(tid, deliver).is_err() {
+                break;
+            }
+            deliver = 0;
+            match ptrace::wait_stop(tid) {
+                Ok(Stop::Signal(signal)) if held == Some(signal) => {
+                    self.stands = Stands::Signal;
+                    return true;
+                }
+                // As in `run`.
+                Ok(Stop::Signal(libc::SIGSTOP)) => deliver = libc::SIGSTOP,
+                Ok(Stop::Signal(_)) => {
+                    self.held.extend(ptrace::signal_info(tid).ok());
+                    if held.is_none() {
+                        self.stands = Stands::Signal;
+                        return true;
+                    }
+                }
+                Ok(Stop::Event | Stop::Group | Stop::Call) => {
+                    if held.is_none() {
+                        self.stands = Stands::Event;
+                        return true;
+                    }
+                }
+                Ok(Stop::Ended) | Err(_) => gone = true,
+            }
+        }
+        false
     }
 
     /// Puts everything back and lets the thread run; returns how long it stood, in nanoseconds.
@@ -329,16 +456,22 @@ impl Stopped {
             return;
         }
         self.running = true;
+        if self.stands == Stands::Call && !self.come_to_signal_delivery() {
+            return;
+        }
         let tid = self.tid;
         // Every failure here means that the thread has been killed, and there is nothing to put back.
         if ptrace::extended_registers(tid).is_ok_and(|now| now != self.extended) {
             let _ = ptrace::set_extended_registers(tid, &self.extended);
         }
+        // In this order: until the registers are back, the thread would go back by itself, with both.
+        if self.blocked {
+            let _ = ptrace::set_signal_mask(tid, self.mask);
+        }
         let _ = ptrace::set_registers(tid, &self.saved);
-        let _ = ptrace::set_signal_mask(tid, self.mask);
         let mut held = self.held.drain(..);
         let mut deliver = 0;
-        if self.at_signal
+        if self.stands == Stands::Signal
             && let Some(first) = held.next()
             && ptrace::set_signal_info(tid, &first).is_ok()
         {

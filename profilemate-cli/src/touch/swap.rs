@@ -129,7 +129,7 @@ fn run_code(page: &MarkerPage) -> Result<bool, Error> {
 
     let code = page.base() + super::code::SWAP_OFFSET_IN_CODE as u64;
     let (landing, stood_ns) =
-        super::threads::with_stopped(page.pid(), |thread| thread.run_to_breakpoint(code))?;
+        super::threads::with_stopped(page.pid(), |thread| thread.run_code(code))?;
     log::info!(
         "process {}: values swapped, one thread stood for {} us",
         page.pid(),

@@ -15,9 +15,9 @@ use crate::sys::vm;
 use crate::target::python::{EvalEntry, ProcessMemory};
 use crate::touch::Error;
 use crate::touch::check::{Filters, read_proc};
-use crate::touch::inject::find_syscall_instruction;
+use crate::touch::inject::find_borrowed;
 use crate::touch::seccomp::{self, Call};
-use crate::touch::stopped::{Attempt, Stopped};
+use crate::touch::stopped::{Attempt, Borrowed, Stopped};
 use crate::touch::threads::traced;
 
 /// How often is looked whether the thread has come by; for so long it may stand before we notice.
@@ -31,7 +31,7 @@ const PAGE: usize = 4096;
 /// Has the main thread of process `pid` run `code`. Gives for how many nanoseconds it stood.
 pub(super) fn run(pid: u32, entry: &EvalEntry, filters: Filters, code: &str) -> Result<u64, Error> {
     look(pid)?;
-    let instruction = find_syscall_instruction(pid)?;
+    let borrowed = find_borrowed(pid)?;
     let tracer = move || {
         hurry();
         let wait = Wait::begin(pid, entry)?;
@@ -39,7 +39,7 @@ pub(super) fn run(pid: u32, entry: &EvalEntry, filters: Filters, code: &str) -> 
         let result = Run {
             pid,
             thread: &mut stopped,
-            instruction,
+            borrowed,
         }
         .run(entry, filters, code);
         let stood_ns = stopped.release();
@@ -180,7 +180,7 @@ impl<'a> Wait<'a> {
     fn pass_on(&self, stop: Stop) -> Result<(), Error> {
         match stop {
             Stop::Signal(signal) => self.go_on(signal),
-            Stop::Event => self.go_on(0),
+            Stop::Event | Stop::Call => self.go_on(0),
             Stop::Group => match ptrace::listen(self.pid) {
                 Ok(()) => Ok(()),
                 Err(error) => self.or_gone(error),
@@ -216,7 +216,7 @@ impl<'a> Wait<'a> {
 struct Run<'a> {
     pid: u32,
     thread: &'a mut Stopped,
-    instruction: u64,
+    borrowed: Borrowed,
 }
 
 impl Run<'_> {
@@ -251,6 +251,6 @@ impl Run<'_> {
     }
 
     fn call(&mut self, name: &'static str, number: i64, args: [u64; 6]) -> Result<u64, Error> {
-        self.thread.call(self.instruction, name, number, args)
+        self.thread.call(self.borrowed, name, number, args)
     }
 }
