@@ -241,7 +241,11 @@ fn catalog(out: &mut String) -> Result {
         "\nAn operation is the name of a method's calls in `cpu_operations_timing.csv`. Two entries with the same id \
          are the two\nmodel runners, or a method that was renamed."
     )?;
-    writeln!(out, "\n## Fields")?;
+    writeln!(
+        out,
+        "\n## Fields\n\nA server may rightly lack an optional field: then another tells the same, or there is nothing to \
+         tell."
+    )?;
     for method in catalog
         .methods
         .iter()
@@ -272,7 +276,12 @@ fn fields(out: &mut String, method: &Method) -> Result {
         } else {
             format!("`{}`", field.versions)
         };
-        writeln!(out, "| `{}` | `{}` | {versions} |", field.name, field.path)?;
+        let optional = if field.optional { " (optional)" } else { "" };
+        writeln!(
+            out,
+            "| `{}`{optional} | `{}` | {versions} |",
+            field.name, field.path
+        )?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 mod stream;
 
-use profilemate::event::{Note, Unread};
+use profilemate::event::Note;
 use profilemate_common::driver::Function;
 use stream::driver::{Call, decision, wrapped};
 use stream::graphs::{MAIN, METHODS, USE, worker};
@@ -467,30 +467,4 @@ fn driver_calls_before_the_clock_is_known_keep_their_place() {
         stream.tables().columns("cuda_graph_usage", &USE),
         ["FULL|8|8|1|1|8|5|capture"]
     );
-}
-
-#[test]
-fn a_piece_that_is_not_read_is_missed_only_where_graphs_are_captured_in_pieces() {
-    for pieces in [false, true] {
-        let mut stream = Stream::new();
-        stream.process(201, 1, "worker", Some(2));
-        stream.unread = vec![Unread {
-            name: "piece".to_owned(),
-            path: "self.runnable.piecewise_compile_index".to_owned(),
-            tables: vec!["cuda_graph_captures".to_owned()],
-            reason: "no object in the process has such an attribute (yet)".to_owned(),
-        }];
-        stream.bind(201, 2, &["graph.capture"]);
-        let others = METHODS.iter().filter(|&&id| id != "graph.capture");
-        stream.bind(201, 2, &others.copied().collect::<Vec<_>>());
-        stream.library(&[201]);
-        if pieces {
-            stream.piece(30_000, 8, 0, 0xe1);
-        } else {
-            stream.full(30_000, 8, 0xe1);
-        }
-        let (_, reason) = stream.tables().coverage("cuda_graph_captures");
-        let missed = reason.contains("`piece` of `graph.capture`");
-        assert_eq!(missed, pieces, "{reason}");
-    }
 }

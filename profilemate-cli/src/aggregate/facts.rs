@@ -171,15 +171,9 @@ impl Facts {
         }
     }
 
-    /// Something of the catalogue id `id` was told by `program`: what that does not read is missing. Only graphs of
-    /// pieces have pieces.
-    pub(super) fn told_by(&mut self, id: &str, program: &Program, fields: Fields<'_>) {
-        if program.unread.is_empty() {
-            return;
-        }
-        let whole = fields.text("mode").is_some_and(|mode| mode != "PIECEWISE");
-        let is_there = |field: &&Unread| !(whole && field.name.starts_with("piece"));
-        for field in program.unread.iter().filter(is_there) {
+    /// Something of the catalogue id `id` was told by `program`: what that does not read is missing.
+    pub(super) fn told_by(&mut self, id: &str, program: &Program) {
+        for field in &program.unread {
             let key = (id.to_owned(), field.name.clone());
             if self.unread.len() < CAPACITY && !self.unread.contains_key(&key) {
                 self.unread.insert(key, field.clone());

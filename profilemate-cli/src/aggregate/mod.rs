@@ -361,7 +361,7 @@ impl Aggregator {
         let fields = Fields::new(call, program.as_deref());
         self.facts.call(&bound.method.id, fields);
         if let Some(program) = &program {
-            self.facts.told_by(&bound.method.id, program, fields);
+            self.facts.told_by(&bound.method.id, program);
         }
         let duration_ns = match call.phase {
             Phase::Entry => None,

@@ -153,8 +153,7 @@ impl Aggregator {
             && let Some(id) = self.walks.id(frame)
             && let Some(program) = self.programs.get(&frame.program)
         {
-            self.facts
-                .told_by(id, program, Fields::of_frame(frame, Some(program)));
+            self.facts.told_by(id, program);
         }
         if matches!(frame.function, None | Some(Function::KernelLaunch)) {
             let frames = [frame.clone()];

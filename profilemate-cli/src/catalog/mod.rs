@@ -85,6 +85,9 @@ pub struct Field {
     /// Versions in which it exists.
     #[serde(default)]
     pub versions: VersionReq,
+    /// Whether a server may rightly lack it: then another field tells the same, or there is nothing to tell.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// Which events a method's calls make.
@@ -172,6 +175,12 @@ impl Method {
     /// Whether the user gave it, and not the catalogue.
     pub fn is_users(&self) -> bool {
         self.id.starts_with("user.")
+    }
+
+    /// Whether a server may rightly lack what `path` leads to.
+    pub fn may_lack(&self, path: &str) -> bool {
+        let mut fields = self.fields.iter();
+        fields.any(|field| field.optional && field.path == path)
     }
 }
 

@@ -40,6 +40,7 @@ pub fn user_methods(methods: &[String], fields: &[String]) -> Result<Vec<Method>
             name: name.to_owned(),
             path: path.to_owned(),
             versions: VersionReq::STAR,
+            optional: false,
         });
     }
     if let (true, Some(field)) = (methods.is_empty(), fields.first()) {

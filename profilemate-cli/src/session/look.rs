@@ -57,7 +57,7 @@ pub(super) struct Ready {
     pub events: Events,
     /// The live function.
     pub function: Function,
-    /// Its fields, compiled.
+    /// Its fields, compiled, without those that the process rightly lacks.
     pub fields: Vec<Field>,
 }
 
@@ -159,7 +159,7 @@ fn look_for(
         );
     }
     let compile = || compile(method, version, memory, resolver, interned, &function);
-    let fields = again(resolver, compile, |(_, _, ops)| ops.is_err());
+    let mut fields = again(resolver, compile, |(_, _, ops)| ops.is_err());
     for (name, path, ops) in &fields {
         plan.reads += ops.as_ref().map_or(0, |ops| ops.ops.len() as u32);
         let error = ops.as_ref().err().cloned();
@@ -169,6 +169,7 @@ fn look_for(
     if stand_ins.is_none() {
         plan.events = plan.events.logged(fields.len());
     }
+    fields.retain(|(_, path, ops)| ops.is_ok() || !method.may_lack(path));
     let ready = Ready {
         method: method.clone(),
         events: plan.events,
@@ -459,10 +460,22 @@ sys.stdin.readline()
         method.classes.clear();
         method.fields.truncate(1);
         method.fields[0].path = "self.first_known_now".to_owned();
-        let (plan, _) = look_for(&method, None, runtime.memory, &resolver, &interned, None);
+        let known_never = |optional| catalog::Field {
+            path: format!("self.known_never_{optional}"),
+            optional,
+            ..method.fields[0].clone()
+        };
+        let never = [known_never(false), known_never(true)];
+        method.fields.extend(never);
+        let (plan, ready) = look_for(&method, None, runtime.memory, &resolver, &interned, None);
         drop(go);
         child.wait().unwrap();
         assert_eq!(plan.state, MethodState::Ready);
         assert_eq!(plan.fields[0].2, None);
+        let unread: Vec<_> = plan.fields.iter().map(|field| field.2.is_some()).collect();
+        assert_eq!(unread, [false, true, true], "the plan shows them all");
+        let ready = ready.unwrap();
+        let told: Vec<_> = ready.fields.iter().map(|field| field.1.as_str()).collect();
+        assert_eq!(told, ["self.first_known_now", "self.known_never_false"]);
     }
 }

@@ -256,17 +256,19 @@ pub(super) fn plans(runtime: &Runtime, frames: &[Frame]) -> Vec<FramePlan> {
         .collect()
 }
 
-/// Fields of a frame that nothing reads.
+/// Fields of a frame that nothing reads, without those that the process rightly lacks.
 fn unread(frame: &Frame, plan: &FramePlan) -> Vec<event::Unread> {
-    let unread = |(name, path, error): &(String, String, Option<String>)| {
+    let fields = frame.fields.iter().zip(&plan.fields);
+    let unread = fields.filter_map(|(field, (_, _, error))| {
+        let reason = error.clone().filter(|_| !field.optional)?;
         Some(event::Unread {
-            name: name.clone(),
-            path: path.clone(),
+            name: field.name.clone(),
+            path: field.path.clone(),
             tables: frame.tables(),
-            reason: error.clone()?,
+            reason,
         })
-    };
-    plan.fields.iter().filter_map(unread).collect()
+    });
+    unread.collect()
 }
 
 fn look(
