@@ -102,6 +102,14 @@ pub enum Error {
         /// The process.
         pid: u32,
     },
+    /// The stack of a thread ends where its way back would stand. Nothing was done with it.
+    #[error("the stack of thread {tid} of process {pid} has no room to borrow the thread")]
+    NoWayBack {
+        /// The process.
+        pid: u32,
+        /// The thread.
+        tid: u32,
+    },
     /// The thread did something else than what it was told to.
     #[error("thread {tid} stopped with signal {signal} where it should not have")]
     Unexpected {

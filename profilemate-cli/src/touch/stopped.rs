@@ -269,11 +269,12 @@ impl Stopped {
             return Ok(address);
         }
         let way = WayBack::new(&self.saved, self.mask, &self.extended, sigreturn);
-        vm::write(self.pid, way.address, &way.bytes).map_err(|source| Error::Memory {
-            pid: self.pid,
-            address: way.address,
-            source,
-        })?;
+        if vm::write(self.pid, way.address, &way.bytes).is_err() {
+            return Err(Error::NoWayBack {
+                pid: self.pid,
+                tid: self.tid,
+            });
+        }
         self.way_back = Some(way.address);
         Ok(way.address)
     }

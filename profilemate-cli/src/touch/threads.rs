@@ -38,7 +38,9 @@ pub(super) fn with_stopped<T: Send>(
                 Ok(Some(done)) => return Ok(done),
                 Ok(None) => {}
                 // Also said by a thread that is just ending: worth another thread before it is believed.
-                Err(error @ Error::Forbidden { .. }) => refused = Some(error),
+                Err(error @ (Error::Forbidden { .. } | Error::NoWayBack { .. })) => {
+                    refused = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }
