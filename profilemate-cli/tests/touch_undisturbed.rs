@@ -72,7 +72,9 @@ fn whatever_the_borrowed_thread_was_doing_goes_on_undisturbed() {
         .map(|index| target.redirect(index, MODE_COUNT | MODE_RETURN))
         .collect();
     // The main thread is the one that is borrowed first.
-    for kind in ["sleep", "read", "futex", "epoll", "leaf", "calls"] {
+    for kind in [
+        "sleep", "read", "futex", "epoll", "leaf", "wide", "calls",
+    ] {
         let command = format!("be {kind} 400");
         target.send(&command);
         let begin = Instant::now();
@@ -439,8 +441,9 @@ fn a_tracer_killed_after_any_request_leaves_the_thread_on_its_way() {
     if !is_root() {
         return;
     }
-    // It waits for a command; other threads are busy beside it; it computes; it reads from a pipe.
-    for state in ["", "busy", "leaf", "read"] {
+    // It waits for a command; other threads are busy beside it; it computes with what lies
+    // below its stack pointer and in vector registers; it reads from a pipe.
+    for state in ["", "busy", "leaf", "wide", "read"] {
         let mut target = Target::start();
         let (does, held) = match state {
             "" => (String::new(), false),

@@ -161,6 +161,20 @@ static void *red_zone(void *unused) {
   return unused;
 }
 
+// Keeps a number in every lane of a vector register, and looks whether it stays there.
+__attribute__((target("avx"))) static void *wide(void *unused) {
+  static const uint64_t number = 0x1234567890abcdef;
+  while (__builtin_cpu_supports("avx") && go_on()) {
+    uint64_t lanes[4] = {0, 0, 0, 0};
+    __asm__ volatile("vbroadcastsd %1, %%ymm15\n mov $2000, %%rcx\n1: dec %%rcx\n jnz 1b\n vmovupd %%ymm15, %0\n"
+                     : "=m"(lanes)
+                     : "m"(number)
+                     : "rcx", "xmm15", "memory", "cc");
+    for (int i = 0; i < 4; i++) CHECK(lanes[i] == number, i);
+  }
+  return unused;
+}
+
 static int stopped_now_and_then, pipe_fds[2], epoll_fds[2], epoll_fd;
 static void *sleeper(void *unused) {
   while (go_on()) {
@@ -270,7 +284,7 @@ static void busy(void) {
   start(signalled, functions + PER_THREAD * (CALLERS + 1));
   worker = threads[0];
   for (uintptr_t n = 0; n < CALLERS; n++) start(caller, (void *)n);
-  start(red_zone, 0), start(sleeper, 0), start(pipe_reader, 0), start(feeder, 0), start(futex_waiter, 0);
+  start(red_zone, 0), start(wide, 0), start(sleeper, 0), start(pipe_reader, 0), start(feeder, 0), start(futex_waiter, 0);
   start(epoll_waiter, 0), start(sender, 0);
   struct itimerval timer = {{0, 2000}, {0, 2000}};
   setitimer(ITIMER_REAL, &timer, 0);
@@ -283,6 +297,7 @@ static void be(const char *kind, unsigned long ms) {
     signalled(functions + PER_THREAD * (CALLERS + 2));
   }
   if (!strcmp(kind, "leaf")) red_zone(0);
+  if (!strcmp(kind, "wide")) wide(0);
   if (!strcmp(kind, "sleep")) sleeper(0);
   if (!strcmp(kind, "read")) pipe_reader(0);
   if (!strcmp(kind, "futex")) futex_waiter(0);
