@@ -3,8 +3,9 @@
 //! Below the thread's stack, beyond what it may use, stands a signal frame with all of its registers and its signal
 //! mask, as if it ran a handler. What it runs for us ends in `rt_sigreturn` on that frame. While the tracer lives, it
 //! stops the thread before that and puts the registers back itself, which also starts an interrupted call over in
-//! every case; if it is killed, the thread goes on alone, and only a wait with a time limit ends early with `EINTR`,
-//! as after any signal.
+//! every case; if it is killed, the thread goes on alone. A wait with a time limit ends early with `EINTR` then, as after
+//! any signal, and a signal of a kind that is not blocked (`SIGFPE` and its like) is lost if somebody sent it in that
+//! very moment.
 //!
 //! The layout is that of `struct rt_sigframe` (Linux, `arch/x86/include/asm/sigframe.h` and `uapi/asm/sigcontext.h`).
 
