@@ -168,12 +168,15 @@ fn a_mixture_of_experts_run_equals_the_reference() {
 /// The driver stays a moment after its requests, in which the last sums are told.
 const SAMPLED: [&str; 6] = ["--model-kind", "moe", "--requests", "16", "--hold", "4"];
 
+/// The Python whose vLLM's routers are sampled, if they are to be.
+fn with_routers() -> Option<std::path::PathBuf> {
+    let wanted = root() && vllm::is_current("the routers of others are the same");
+    wanted.then(|| vllm::python(&vllm::version())).flatten()
+}
+
 #[test]
 fn every_choice_that_the_waiting_helper_counts_equals_the_reference() {
-    if !root() || !vllm::is_current("the routers of others are the same") {
-        return;
-    }
-    let Some(python) = vllm::python(&vllm::version()) else {
+    let Some(python) = with_routers() else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -203,10 +206,7 @@ fn every_choice_that_the_waiting_helper_counts_equals_the_reference() {
 
 #[test]
 fn every_fourth_choice_of_a_started_command_equals_the_reference() {
-    if !root() || !vllm::is_current("the routers of others are the same") {
-        return;
-    }
-    let Some(python) = vllm::python(&vllm::version()) else {
+    let Some(python) = with_routers() else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -235,10 +235,7 @@ fn processes_bound(log: &str) -> usize {
 
 #[test]
 fn every_second_choice_from_the_late_start_of_a_helper_on_equals_the_reference() {
-    if !root() || !vllm::is_current("the routers of others are the same") {
-        return;
-    }
-    let Some(python) = vllm::python(&vllm::version()) else {
+    let Some(python) = with_routers() else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -174,8 +174,11 @@ impl Facts {
     /// Something of the catalogue id `id` was told by `program`: what that does not read is missing.
     pub(super) fn told_by(&mut self, id: &str, program: &Program) {
         for field in &program.unread {
-            let key = (id.to_owned(), field.name.clone());
-            if self.unread.len() < CAPACITY && !self.unread.contains_key(&key) {
+            // For each call: nothing is copied of what is known.
+            let mut known = self.unread.keys();
+            let is_new = !known.any(|(of, name)| of == id && *name == field.name);
+            if is_new && self.unread.len() < CAPACITY {
+                let key = (id.to_owned(), field.name.clone());
                 self.unread.insert(key, field.clone());
             }
         }

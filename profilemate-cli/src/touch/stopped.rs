@@ -413,12 +413,11 @@ impl Stopped {
             Some(signal) => ptrace::send_signal(self.pid, tid, signal),
             None => ptrace::interrupt(tid),
         };
+        if asked.is_err() {
+            return false;
+        }
         let mut deliver = 0;
-        let mut gone = asked.is_err();
-        while !gone {
-            if ptrace::resume(tid, deliver).is_err() {
-                break;
-            }
+        while ptrace::resume(tid, deliver).is_ok() {
             deliver = 0;
             match ptrace::wait_stop(tid) {
                 Ok(Stop::Signal(signal)) if held == Some(signal) => {
@@ -440,7 +439,7 @@ impl Stopped {
                         return true;
                     }
                 }
-                Ok(Stop::Ended) | Err(_) => gone = true,
+                Ok(Stop::Ended) | Err(_) => break,
             }
         }
         false
